@@ -1,0 +1,94 @@
+"""Every environment switch besides the folders, and every shared constant; each read when it is used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nnunet_lite.exceptions import ArgumentError
+
+ANISO_THRESHOLD = 3  # an axis whose spacing (or patch edge) ratio exceeds this is treated on its own
+SPLITS_SEED = 12345  # of the 5-fold split; part of the file format in practice: everybody compares folds by it
+SAMPLING_SEED = 1234  # of stored foreground locations
+
+_TRUE = ("true", "1", "t")
+_FALSE = ("false", "0", "f", "")
+
+
+def cpu_count() -> int:
+    """CPU cores this process may really use: affinity, container quota and SLURM allocation, the smallest counts."""
+    try:
+        counts = [len(os.sched_getaffinity(0))]
+    except AttributeError:  # only Linux has it
+        counts = [os.cpu_count() or 1]
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if slurm.isdigit() and int(slurm) > 0:
+        counts.append(int(slurm))
+    quota = _cgroup_cpu_quota()
+    if quota is not None:
+        counts.append(quota)
+    return max(1, min(counts))
+
+
+def _cgroup_cpu_quota() -> int | None:
+    """Whole cores granted by a container's CPU quota (cgroup v2, then v1); None without one."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return None
+    return max(1, int(quota) // int(period))
+
+
+def _integer(variable: str, default: int, minimum: int) -> int:
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        value = minimum - 1
+    if value < minimum:
+        raise ArgumentError(f"{variable}={text!r}: expected a whole number of at least {minimum}; correct or unset it")
+    return value
+
+
+def default_num_processes() -> int:
+    """Processes for case-wise work where no flag says otherwise (nnUNet_def_n_proc, else 8)."""
+    return _integer("nnUNet_def_n_proc", 8, 1)
+
+
+def num_processes_data_augmentation() -> int:
+    """Data augmentation workers of one training (nnUNet_n_proc_DA, else 12), never more than the usable cores."""
+    return min(_integer("nnUNet_n_proc_DA", 12, 0), cpu_count())
+
+
+def num_processes_prediction(variable: str) -> int:
+    """Default of -npp (variable nnUNet_npp) and -nps (nnUNet_nps) of the predict commands, else 3."""
+    return _integer(variable, 3, 0)
+
+
+def compile_requested(default: bool) -> bool:
+    """Whether torch.compile is wanted (nnUNet_compile: true/1/t in any case; anything else is no)."""
+    text = os.environ.get("nnUNet_compile")
+    return default if text is None else text.strip().lower() in _TRUE
+
+
+def foreign_architectures_allowed() -> bool:
+    """Opt-in to plans that name network classes outside the allow-list (nnUNet_allow_foreign_architectures)."""
+    return switch("nnUNet_allow_foreign_architectures", False)
+
+
+def switch(variable: str, default: bool) -> bool:
+    """A yes/no environment variable. Raises ArgumentError for anything but true/1/t/false/0/f."""
+    text = os.environ.get(variable)
+    if text is None:
+        return default
+    if text.strip().lower() not in _TRUE + _FALSE:
+        raise ArgumentError(f"{variable}={text!r}: expected true or false")
+    return text.strip().lower() in _TRUE

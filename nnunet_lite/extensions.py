@@ -1,0 +1,125 @@
+"""Find a class or function by the name that stands in a document or on a command line.
+
+Three places, in this order: the package itself, the folders of nnUNet_extTrainer (any kind, not only trainers), entry
+points `nnunet_lite.<kind>`. Files are read for the definition first and only the module that holds it is imported, so
+an unrelated module with a missing dependency never stands in the way.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nnunet_lite.exceptions import ExtensionError
+from nnunet_lite.paths import external_class_folders
+
+_PACKAGE = Path(__file__).parent
+
+KINDS = {
+    "trainer": "training/nnUNetTrainer",
+    "planner": "experiment_planning",
+    "fingerprint_extractor": "experiment_planning",
+    "preprocessor": "preprocessing",
+    "normalization": "preprocessing",
+    "resampling": "preprocessing",
+    "reader_writer": "imageio",
+    "label_manager": "plans",
+}
+
+_DEFINITION = re.compile(r"^(?:class|def)[ \t]+(\w+)", re.MULTILINE)
+
+
+def find_class(kind: str, name: str) -> Any:
+    """Return the class (or function) called `name` of the given kind.
+
+    Args:
+        kind: one of the keys of `KINDS`.
+        name: as it stands in plans.json, a checkpoint or a flag.
+
+    Raises:
+        ExtensionError: nobody defines it (lists where was searched and the closest names), or its module fails to load.
+    """
+    builtin = _builtin_definitions(kind)
+    if name in builtin:
+        return getattr(import_module(builtin[name]), name)
+    folders = external_class_folders()
+    for folder in folders:
+        for file, names in _definitions(folder):
+            if name in names:
+                return getattr(_import_external(file, folder), name)
+    for entry_point in entry_points(group=f"nnunet_lite.{kind}"):
+        if entry_point.name == name:
+            return entry_point.load()
+    raise ExtensionError(_not_found(kind, name, folders))
+
+
+def known_names(kind: str) -> list[str]:
+    """Every name of this kind that can be found now: built in, in the user's folders, in entry points."""
+    names = set(_builtin_definitions(kind))
+    for folder in external_class_folders():
+        names.update(name for _, defined in _definitions(folder) for name in defined)
+    names.update(entry_point.name for entry_point in entry_points(group=f"nnunet_lite.{kind}"))
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def _not_found(kind: str, name: str, folders: list[Path]) -> str:
+    where = ", ".join([f"the package's {KINDS[kind]}", *(str(folder) for folder in folders)])
+    hint = "" if folders else " (nnUNet_extTrainer is not set: name the folder of your own classes there)"
+    similar = difflib.get_close_matches(name, known_names(kind), n=5, cutoff=0.5)
+    closest = f"; closest: {', '.join(similar)}" if similar else ""
+    return f"No {kind.replace('_', ' ')} called {name!r} in {where}{hint}{closest}"
+
+
+@lru_cache(maxsize=None)
+def _builtin_definitions(kind: str) -> dict[str, str]:
+    """Name -> dotted module, of everything defined below the kind's folder; the first file in order wins."""
+    found: dict[str, str] = {}
+    for file, names in _definitions(_PACKAGE / KINDS[kind]):
+        relative = file.relative_to(_PACKAGE.parent).with_suffix("")
+        for name in names:
+            found.setdefault(name, ".".join(relative.parts))
+    return found
+
+
+def _definitions(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Python files below `folder` (files before sub-folders, alphabetical) with the names defined at their top level."""
+    files = sorted(folder.rglob("*.py"), key=lambda file: (len(file.relative_to(folder).parts), file))
+    for file in files:
+        yield file, _DEFINITION.findall(file.read_text(encoding="utf-8", errors="replace"))
+
+
+def _import_external(file: Path, folder: Path) -> ModuleType:
+    """Import a user's file under a private name; it may import its neighbours, relatively if they form a package.
+
+    The module stays in sys.modules so that its classes can be pickled to background workers.
+    """
+    relative = file.relative_to(folder)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    try:
+        if (file.parent / "__init__.py").exists() and len(relative.parts) > 1:
+            return import_module(".".join(relative.with_suffix("").parts))
+        name = file.stem
+        loaded = sys.modules.get(name)
+        if loaded is not None and getattr(loaded, "__file__", None) == str(file):
+            return loaded
+        if loaded is not None:
+            name = f"nnunet_lite_external_{abs(hash(str(file))):x}"
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{file} is no Python module")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+    except Exception as error:
+        raise ExtensionError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error

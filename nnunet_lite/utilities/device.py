@@ -1,0 +1,88 @@
+"""Compute devices: names to torch devices, thread counts, autocast, and what a processor can do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import torch
+
+from nnunet_lite.configuration import cpu_count
+from nnunet_lite.exceptions import ArgumentError
+
+PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The torch device of a -device flag.
+
+    Raises:
+        ArgumentError: an unknown name, or a device this machine does not have.
+    """
+    if isinstance(device, torch.device):
+        return device
+    if device not in ("cpu", "cuda", "mps"):
+        raise ArgumentError(f"-device {device!r}: expected cpu, cuda or mps "
+                            "(choose one of several GPUs with CUDA_VISIBLE_DEVICES, not here)")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError("-device cuda, but PyTorch sees no CUDA GPU here; use -device cpu, "
+                            "or check the driver and that a CUDA build of PyTorch is installed")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ArgumentError("-device mps, but PyTorch sees no Apple GPU here; use -device cpu")
+    return torch.device(device)
+
+
+def set_num_threads(device: torch.device) -> None:
+    """All usable cores for a CPU computation; one thread where the GPU computes and workers need the cores."""
+    torch.set_num_threads(cpu_count() if device.type != "cuda" else 1)
+
+
+@contextlib.contextmanager
+def num_threads(number: int) -> Iterator[None]:
+    """Use `number` torch threads within the block and restore the former count, also after an error."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, number))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cpu_supports_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (AMX or AVX-512 BF16); without it bf16 is slower."""
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return any(bool(f()) for f in (check, amx) if f is not None)
+
+
+def resolve_precision(name: str, device: torch.device, *, training: bool) -> torch.dtype | None:
+    """Autocast type of a --precision flag; None means float32 throughout.
+
+    `auto` is fp16 on CUDA; on a CPU it is bf16 for training where the processor has it, and float32 for prediction,
+    where results are compared voxel by voxel.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.float16
+        return torch.bfloat16 if training and device.type == "cpu" and cpu_supports_bf16() else None
+    if name not in PRECISIONS:
+        raise ArgumentError(f"--precision {name!r}: expected auto, {', '.join(PRECISIONS)}")
+    if name == "fp16" and device.type == "cpu":
+        raise ArgumentError("--precision fp16 needs a GPU; on a CPU use bf16 or float32")
+    return PRECISIONS[name]
+
+
+def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[object]:
+    """Mixed precision within the block, or nothing for None."""
+    if precision is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=precision, enabled=True)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give unused memory of an accelerator back."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,167 @@
+"""Reading and writing files: JSON, restricted pickles, listings; whatever is written appears complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import pickle
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_lite.exceptions import StorageError
+
+PathLike = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def atomic_path(path: PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (same ending); on success it is flushed to disk and takes its place.
+
+    Nothing is left behind when the block raises; a disk that is full becomes a StorageError of one line.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise _storage_error(target, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_error(target: Path, error: OSError) -> OSError | StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"No space left on the disk of {target.parent}: {target.name} was not written; "
+                            "free some space and run the same command again, finished work is kept")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return StorageError(f"{target} cannot be written: {error.strerror}; check the permissions of its folder")
+    return error
+
+
+def write_bytes(content: bytes, path: PathLike) -> None:
+    """Write a whole file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(content: str, path: PathLike) -> None:
+    """Write a whole text file (UTF-8) atomically."""
+    write_bytes(content.encode("utf-8"), path)
+
+
+def copy_file(source: PathLike, target: PathLike, *, only_if_newer: bool = False) -> bool:
+    """Copy a file with its times, atomically; returns whether it was copied."""
+    source, target = Path(source), Path(target)
+    if only_if_newer and target.exists():
+        there, here = target.stat(), source.stat()
+        if there.st_mtime >= here.st_mtime and there.st_size == here.st_size:
+            return False
+    with atomic_path(target) as temporary:
+        shutil.copy2(source, temporary)
+    return True
+
+
+def load_json(path: PathLike) -> Any:
+    """Read JSON; bare NaN and Infinity tokens are accepted, as upstream writes them."""
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def save_json(obj: Any, path: PathLike, *, sort_keys: bool = True, indent: int = 4) -> None:
+    """Write JSON atomically; numpy scalars and arrays, tuples and paths are converted, NaN is written as bare NaN."""
+    write_text(json.dumps(to_plain(obj), sort_keys=sort_keys, indent=indent), path)
+
+
+def to_plain(obj: Any) -> Any:
+    """Containers, numpy values and paths as what JSON knows; dictionary keys become what json makes of them."""
+    if isinstance(obj, dict):
+        return {_plain_key(key): to_plain(value) for key, value in obj.items()}
+    if isinstance(obj, (list, tuple, set)):
+        return [to_plain(value) for value in obj]
+    if isinstance(obj, np.ndarray):
+        return obj.tolist()
+    if isinstance(obj, np.generic):
+        return obj.item()
+    if isinstance(obj, os.PathLike):
+        return os.fspath(obj)
+    return obj
+
+
+def _plain_key(key: Any) -> Any:
+    return key.item() if isinstance(key, np.generic) else str(key) if isinstance(key, tuple) else key
+
+
+_PICKLE_GLOBALS = {
+    (module, name)
+    for package in ("numpy.core", "numpy._core")
+    for module, name in ((f"{package}.multiarray", "_reconstruct"), (f"{package}.multiarray", "scalar"),
+                         (f"{package}.numeric", "_frombuffer"))
+} | {("numpy", "ndarray"), ("numpy", "dtype"), ("builtins", "slice"), ("builtins", "set"), ("builtins", "complex"),
+     ("_codecs", "encode"), ("collections", "OrderedDict")}
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Knows containers, numbers, strings and numpy arrays, and nothing that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PICKLE_GLOBALS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data files have no use for")
+        if module.startswith("numpy.core"):  # written with numpy 1
+            module = module.replace("numpy.core", "numpy._core") if hasattr(np, "_core") else module
+        elif module.startswith("numpy._core") and not hasattr(np, "_core"):
+            module = module.replace("numpy._core", "numpy.core")
+        return super().find_class(module, name)
+
+
+def load_pickle(path: PathLike) -> Any:
+    """Read a pickle of plain containers and numpy values, such as upstream's case properties.
+
+    Raises:
+        StorageError: the file asks for anything else, or is truncated.
+    """
+    content = Path(path).read_bytes()
+    try:
+        return RestrictedUnpickler(io.BytesIO(content)).load()
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise StorageError(f"{path} is no readable properties file: {error}; delete it and make it again") from error
+
+
+def save_pickle(obj: Any, path: PathLike) -> None:
+    """Write a pickle (protocol 4, as upstream) atomically."""
+    write_bytes(pickle.dumps(obj, protocol=4), path)
+
+
+def subfiles(folder: PathLike, suffix: str = "", join: bool = True) -> list[str]:
+    """Sorted files of a folder whose names end in `suffix`; hidden and temporary files are passed over."""
+    return _listing(folder, lambda entry: entry.is_file() and entry.name.endswith(suffix), join)
+
+
+def subdirs(folder: PathLike, prefix: str = "", join: bool = True) -> list[str]:
+    """Sorted sub-folders whose names start with `prefix`; hidden ones are passed over."""
+    return _listing(folder, lambda entry: entry.is_dir() and entry.name.startswith(prefix), join)
+
+
+def _listing(folder: PathLike, wanted: Any, join: bool) -> list[str]:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and wanted(entry))
+    return [os.path.join(folder, name) for name in names] if join else names

@@ -1,0 +1,26 @@
+"""The package's logger. Library code logs; only commands decide where it goes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+logger = logging.getLogger("nnunet_lite")
+logger.addHandler(logging.NullHandler())
+
+
+class _Console(logging.Handler):
+    """Information to stdout, warnings and errors to stderr with a prefix; every line is flushed at once."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: "
+        stream.write(f"{prefix}{self.format(record)}\n")
+        stream.flush()
+
+
+def log_to_console(level: int = logging.INFO) -> None:
+    """Send the package's messages to the terminal (called once by every command)."""
+    if not any(isinstance(handler, _Console) for handler in logger.handlers):
+        logger.addHandler(_Console())
+    logger.setLevel(level)

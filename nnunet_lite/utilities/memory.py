@@ -1,0 +1,79 @@
+"""How much memory there is, how much a process holds, and sizes as people write them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from nnunet_lite.exceptions import ArgumentError
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "16G", "800M", "2.5GiB" or a plain number. Raises ArgumentError for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
+    if match is None or float(match[1]) <= 0:
+        raise ArgumentError(f"{text!r} is no memory size; expected a number with K, M, G or T, for example 16G")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def format_size(number_of_bytes: float) -> str:
+    """Bytes for people: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if number_of_bytes < 1024:
+            return f"{number_of_bytes:.0f} {unit}"
+        number_of_bytes /= 1024
+    return f"{number_of_bytes:.1f} GiB"
+
+
+def rss(pid: int | None = None) -> int:
+    """Resident memory of a process in bytes (0 where the system does not tell or the process is gone)."""
+    try:
+        pages = Path(f"/proc/{pid or os.getpid()}/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_limit() -> int:
+    """Bytes this process may use at all: the container's limit or the machine's memory, the smaller."""
+    limits = [_physical_memory()]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        text = _read(file)
+        if text.isdigit():
+            limits.append(int(text))
+    return min(limits)
+
+
+def available_memory() -> int:
+    """Bytes that can still be taken now without swapping, within the container's limit."""
+    available = _meminfo("MemAvailable") or _physical_memory() // 2
+    limit = memory_limit()
+    used = _read("/sys/fs/cgroup/memory.current")
+    if used.isdigit() and limit < _physical_memory():
+        available = min(available, max(0, limit - int(used)))
+    return min(available, limit)
+
+
+def _physical_memory() -> int:
+    total = _meminfo("MemTotal")
+    if total is not None:
+        return total
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 16 * 2**30  # Windows does not tell without further packages; a common size is better than a refusal
+
+
+def _meminfo(key: str) -> int | None:
+    match = re.search(rf"^{key}:\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text().strip()
+    except OSError:
+        return ""
