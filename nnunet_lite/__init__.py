@@ -1,4 +1,4 @@
-"""nnU-Net v2, re-implemented: the public names, each imported on first use so that `import nnunet_lite` stays instant."""
+"""nnU-Net v2, re-implemented: the public names, each imported on first use so that importing this is instant."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -24,16 +24,19 @@ from nnunet_lite.paths import external_class_folders
 
 _PACKAGE = Path(__file__).parent
 
+# kind -> (folder of the package that is searched, what its own names look like: for listing them to a user)
 KINDS = {
-    "trainer": "training/nnUNetTrainer",
-    "planner": "experiment_planning",
-    "fingerprint_extractor": "experiment_planning",
-    "preprocessor": "preprocessing",
-    "normalization": "preprocessing",
-    "resampling": "preprocessing",
-    "reader_writer": "imageio",
-    "label_manager": "plans",
+    "trainer": ("training/nnUNetTrainer", r"nnUNet_?Trainer|nnUNet_Primus"),
+    "planner": ("experiment_planning", r"Planner"),
+    "fingerprint_extractor": ("experiment_planning", r"FingerprintExtractor$"),
+    "preprocessor": ("preprocessing", r"Preprocessor$"),
+    "normalization": ("preprocessing", r"Normalization$"),
+    "resampling": ("preprocessing", r"^resample_|resampling_hack$"),
+    "reader_writer": ("imageio", r"IO(WithReorient)?$"),
+    "label_manager": ("plans", r"LabelManager$"),
 }
+
+_LISTED = 20  # names in an error message
 
 _DEFINITION = re.compile(r"^(?:class|def)[ \t]+(\w+)", re.MULTILINE)
 
@@ -64,7 +67,7 @@ def find_class(kind: str, name: str) -> Any:
 
 def known_names(kind: str) -> list[str]:
     """Every name of this kind that can be found now: built in, in the user's folders, in entry points."""
-    names = set(_builtin_definitions(kind))
+    names = {name for name in _builtin_definitions(kind) if re.search(KINDS[kind][1], name)}
     for folder in external_class_folders():
         names.update(name for _, defined in _definitions(folder) for name in defined)
     names.update(entry_point.name for entry_point in entry_points(group=f"nnunet_lite.{kind}"))
@@ -72,18 +75,20 @@ def known_names(kind: str) -> list[str]:
 
 
 def _not_found(kind: str, name: str, folders: list[Path]) -> str:
-    where = ", ".join([f"the package's {KINDS[kind]}", *(str(folder) for folder in folders)])
-    hint = "" if folders else " (nnUNet_extTrainer is not set: name the folder of your own classes there)"
-    similar = difflib.get_close_matches(name, known_names(kind), n=5, cutoff=0.5)
-    closest = f"; closest: {', '.join(similar)}" if similar else ""
-    return f"No {kind.replace('_', ' ')} called {name!r} in {where}{hint}{closest}"
+    where = ", ".join([f"nnunet_lite/{KINDS[kind][0]}", *(str(folder) for folder in folders)])
+    hint = "" if folders else " (nnUNet_extTrainer is not set; it names folders with classes of your own)"
+    known = known_names(kind)
+    closest = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    others = [other for other in known if other not in closest]
+    listed = ", ".join((closest + others)[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
+    return f"There is no {kind.replace('_', ' ')} called {name!r} in {where}{hint}; there are: {listed}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _builtin_definitions(kind: str) -> dict[str, str]:
     """Name -> dotted module, of everything defined below the kind's folder; the first file in order wins."""
     found: dict[str, str] = {}
-    for file, names in _definitions(_PACKAGE / KINDS[kind]):
+    for file, names in _definitions(_PACKAGE / KINDS[kind][0]):
         relative = file.relative_to(_PACKAGE.parent).with_suffix("")
         for name in names:
             found.setdefault(name, ".".join(relative.parts))
@@ -91,7 +96,7 @@ def _builtin_definitions(kind: str) -> dict[str, str]:
 
 
 def _definitions(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Python files below `folder` (files before sub-folders, alphabetical) with the names defined at their top level."""
+    """Python files below `folder`, files before sub-folders, each with the names defined at its top level."""
     files = sorted(folder.rglob("*.py"), key=lambda file: (len(file.relative_to(folder).parts), file))
     for file in files:
         yield file, _DEFINITION.findall(file.read_text(encoding="utf-8", errors="replace"))

@@ -14,19 +14,18 @@ BoundingBox = list[list[int]]  # per axis [first, one past the last]
 def bounding_box(mask: NDArray[np.bool_]) -> BoundingBox | None:
     """Tight half-open box around the True voxels of an n-dimensional mask, or None if there are none.
 
-    The first axis is reduced first: two passes over the mask, whatever its number of axes.
+    Each axis is reduced once and the mask shrinks on the way: about two passes over the voxels in all.
     """
     box: BoundingBox = []
-    for axis in range(mask.ndim):
-        others = tuple(range(1, mask.ndim)) if axis == 0 else tuple(a for a in range(mask.ndim - axis) if a != 0)
-        line = mask.any(axis=others)
-        hits = np.flatnonzero(line)
+    while True:
+        hits = np.flatnonzero(mask.any(axis=tuple(range(1, mask.ndim))))
         if hits.size == 0:
             return None
         low, high = int(hits[0]), int(hits[-1]) + 1
         box.append([low, high])
-        mask = mask[low:high].any(axis=0) if axis + 1 < mask.ndim or axis == 0 else mask
-    return box
+        if mask.ndim == 1:
+            return box
+        mask = np.asarray(mask[low:high].any(axis=0))
 
 
 def slices(box: Sequence[Sequence[int]]) -> tuple[slice, ...]:
@@ -37,6 +36,10 @@ def slices(box: Sequence[Sequence[int]]) -> tuple[slice, ...]:
 def box_shape(box: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """Edge lengths of a box."""
     return tuple(int(high) - int(low) for low, high in box)
+
+
+def _within(box: Sequence[Sequence[int]]) -> tuple[slice, ...]:
+    return (slice(None), *slices(box))
 
 
 def crop_and_pad(array: Any, starts: Sequence[int], size: Sequence[int], fill: float) -> NDArray[Any]:
@@ -51,9 +54,9 @@ def crop_and_pad(array: Any, starts: Sequence[int], size: Sequence[int], fill: f
     spatial = tuple(array.shape[1:])
     source = [(max(0, s), min(n, s + e)) for s, e, n in zip(starts, size, spatial, strict=True)]
     if all(low == s and high == s + e for (low, high), s, e in zip(source, starts, size, strict=True)):
-        return np.array(array[(slice(None), *slices(source))])
+        return np.array(array[_within(source)])
     result = np.full((array.shape[0], *size), fill, dtype=array.dtype)
     if all(high > low for low, high in source):
         target = [(low - s, high - s) for (low, high), s in zip(source, starts, strict=True)]
-        result[(slice(None), *slices(target))] = array[(slice(None), *slices(source))]
+        result[_within(target)] = array[_within(source)]
     return result

@@ -23,11 +23,15 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if isinstance(device, torch.device):
         return device
     if device not in ("cpu", "cuda", "mps"):
-        raise ArgumentError(f"-device {device!r}: expected cpu, cuda or mps "
-                            "(choose one of several GPUs with CUDA_VISIBLE_DEVICES, not here)")
+        raise ArgumentError(
+            f"-device {device!r}: expected cpu, cuda or mps "
+            "(choose one of several GPUs with CUDA_VISIBLE_DEVICES, not here)"
+        )
     if device == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError("-device cuda, but PyTorch sees no CUDA GPU here; use -device cpu, "
-                            "or check the driver and that a CUDA build of PyTorch is installed")
+        raise ArgumentError(
+            "-device cuda, but PyTorch sees no CUDA GPU here; use -device cpu, "
+            "or check the driver and that a CUDA build of PyTorch is installed"
+        )
     if device == "mps" and not torch.backends.mps.is_available():
         raise ArgumentError("-device mps, but PyTorch sees no Apple GPU here; use -device cpu")
     return torch.device(device)

@@ -25,7 +25,10 @@ PathLike = str | os.PathLike[str]
 def atomic_path(path: PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same ending); on success it is flushed to disk and takes its place.
 
-    Nothing is left behind when the block raises; a disk that is full becomes a StorageError of one line.
+    Nothing is left behind when the block raises.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written to.
     """
     target = Path(path)
     temporary = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
@@ -34,8 +37,11 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         yield temporary
         _flush_to_disk(temporary)
         os.replace(temporary, target)
-    except OSError as error:
-        raise _storage_error(target, error) from error
+    except Exception as error:
+        message = _storage_problem(target, error)
+        if message is None:
+            raise
+        raise StorageError(message) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -49,13 +55,27 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _storage_error(target: Path, error: OSError) -> OSError | StorageError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"No space left on the disk of {target.parent}: {target.name} was not written; "
-                            "free some space and run the same command again, finished work is kept")
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return StorageError(f"{target} cannot be written: {error.strerror}; check the permissions of its folder")
-    return error
+def _storage_problem(target: Path, error: Exception) -> str | None:
+    """One line for a full disk or a missing permission, None for anything else.
+
+    Image and compression libraries report a full disk as some error of their own, so the disk itself is asked.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and _disk_is_full(target.parent)):
+        return (
+            f"No space left on the disk of {target.parent}: {target.name} was not written; "
+            "free some space and run the same command again, finished work is kept"
+        )
+    if number in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"{target} cannot be written: {os.strerror(number)}; check the permissions of {target.parent}"
+    return None
+
+
+def _disk_is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < 2**20
+    except OSError:
+        return False
 
 
 def write_bytes(content: bytes, path: PathLike) -> None:
@@ -83,8 +103,7 @@ def copy_file(source: PathLike, target: PathLike, *, only_if_newer: bool = False
 
 def load_json(path: PathLike) -> Any:
     """Read JSON; bare NaN and Infinity tokens are accepted, as upstream writes them."""
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def save_json(obj: Any, path: PathLike, *, sort_keys: bool = True, indent: int = 4) -> None:
@@ -114,10 +133,20 @@ def _plain_key(key: Any) -> Any:
 _PICKLE_GLOBALS = {
     (module, name)
     for package in ("numpy.core", "numpy._core")
-    for module, name in ((f"{package}.multiarray", "_reconstruct"), (f"{package}.multiarray", "scalar"),
-                         (f"{package}.numeric", "_frombuffer"))
-} | {("numpy", "ndarray"), ("numpy", "dtype"), ("builtins", "slice"), ("builtins", "set"), ("builtins", "complex"),
-     ("_codecs", "encode"), ("collections", "OrderedDict")}
+    for module, name in (
+        (f"{package}.multiarray", "_reconstruct"),
+        (f"{package}.multiarray", "scalar"),
+        (f"{package}.numeric", "_frombuffer"),
+    )
+} | {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("builtins", "slice"),
+    ("builtins", "set"),
+    ("builtins", "complex"),
+    ("_codecs", "encode"),
+    ("collections", "OrderedDict"),
+}
 
 
 class RestrictedUnpickler(pickle.Unpickler):

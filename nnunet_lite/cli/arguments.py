@@ -1,0 +1,281 @@
+"""The vocabulary of the command line: each flag's spelling, type, default and help, once.
+
+A command is a list of these flags; where upstream gives one flag another default or meaning, `but` says so beside it.
+Nothing heavy is imported here, so that -h answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import functools
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from nnunet_lite.configuration import default_num_processes, num_processes_prediction
+from nnunet_lite.exceptions import ArgumentError, nnUNetError
+
+
+class Flag:
+    """One flag or positional argument; immutable, `but` makes a variant."""
+
+    def __init__(self, *names: str, **options: Any) -> None:
+        self.names = names
+        self.options = options
+
+    def but(self, **changes: Any) -> Flag:
+        """The same flag with other options (default, required, nargs, help ...)."""
+        return Flag(*self.names, **{**self.options, **changes})
+
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Declare it on a parser; defaults that depend on the environment are resolved now."""
+        options = dict(self.options)
+        if callable(options.get("default")):
+            options["default"] = options["default"]()
+        parser.add_argument(*self.names, **options)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports mistakes in one line, with the closest flag there is."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = "unrecognized arguments: "
+        if message.startswith(unknown):
+            message = "; ".join(self._explain(word) for word in message[len(unknown) :].split())
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} -h)\n")
+
+    def _explain(self, word: str) -> str:
+        known = [name for action in self._actions for name in action.option_strings]
+        close = difflib.get_close_matches(word.split("=")[0], known, n=1, cutoff=0.5)
+        hint = f", did you mean {close[0]}?" if close else ""
+        return f"unknown {'flag' if word.startswith('-') else 'argument'} {word}{hint}"
+
+
+def make_parser(prog: str, description: str, *flags: Flag) -> argparse.ArgumentParser:
+    """A parser of these flags, in this order."""
+    parser = _Parser(prog=prog, description=description)
+    for flag in flags:
+        flag.add_to(parser)
+    return parser
+
+
+def command(function: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
+    """Turn a function of the arguments into a command: messages on the terminal, a user's mistake as one line.
+
+    Exit codes: 0 done; 2 a mistake or failed cases, explained on stderr; 130 Ctrl-C; 143 SIGTERM.
+    """
+
+    @functools.wraps(function)
+    def run(argv: Sequence[str] | None = None) -> int:
+        from nnunet_lite.utilities.logging import log_to_console
+
+        log_to_console()
+        _exit_on_sigterm()
+        try:
+            return function(argv) or 0
+        except nnUNetError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("Stopped. Finished work is kept; run the same command again to continue.", file=sys.stderr)
+            return 130
+
+    return run
+
+
+def _exit_on_sigterm() -> None:
+    """End through the normal way out, so that background processes are ended and temporary files removed."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    try:
+        signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread: somebody calls a command from a program of theirs
+        return
+
+
+def dataset(text: str) -> int | str:
+    """A dataset as id (4, 004) or folder name (Dataset004_Hippocampus)."""
+    return int(text) if text.isdigit() else text
+
+
+def fold(text: str) -> int | str:
+    """A fold number or `all`."""
+    if text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentError(f"fold {text!r}: expected a whole number or 'all'") from None
+
+
+def positive_float(text: str) -> float:
+    """A number above zero."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def positive_int(text: str) -> int:
+    """A whole number above zero."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def _switch(*names: str, help: str) -> Flag:
+    return Flag(*names, action="store_true", default=False, help=help)
+
+
+# datasets, models and their parts
+DATASETS = Flag(
+    "-d", nargs="+", type=dataset, required=True, help="dataset ids or names, for example 4 Dataset005_Prostate"
+)
+DATASET = Flag("-d", type=dataset, required=True, help="dataset id or name")
+DATASET_POSITION = Flag("dataset_name_or_id", type=dataset, help="dataset id or name")
+CONFIGURATION_POSITION = Flag("configuration", help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres or one of your own")
+FOLD_POSITION = Flag("fold", help="fold of the cross-validation (0, 1, 2 ...) or all")
+CONFIGURATIONS = Flag(
+    "-c",
+    nargs="+",
+    default=["2d", "3d_fullres", "3d_lowres"],
+    help="configurations; those that the plans do not have are skipped (default: %(default)s)",
+)
+CONFIGURATION = Flag("-c", required=True, help="configuration, for example 3d_fullres")
+PLANS = Flag("-p", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+PLANS_NAME = Flag("-plans_name", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+TRAINER = Flag("-tr", default="nnUNetTrainer", help="trainer class (default: %(default)s)")
+FOLDS = Flag(
+    "-f", nargs="+", default=[0, 1, 2, 3, 4], help="folds of the trained model, numbers or all (default: 0 1 2 3 4)"
+)
+CHECKPOINT = Flag("-chk", default="checkpoint_final.pth", help="checkpoint file name (default: %(default)s)")
+DEVICE = Flag(
+    "-device", default="cuda", help="cuda, cpu or mps; CUDA_VISIBLE_DEVICES chooses the GPU (default: %(default)s)"
+)
+PRECISION = Flag(
+    "--precision",
+    default="auto",
+    choices=("auto", "float32", "bf16", "fp16"),
+    help="numbers of the network; auto: fp16 on CUDA, on a CPU float32 for prediction and, where the "
+    "processor has it, bf16 for training (default: %(default)s)",
+)
+
+# planning and preprocessing
+FINGERPRINT_EXTRACTOR = Flag(
+    "-fpe", default="DatasetFingerprintExtractor", help="fingerprint extractor class (default: %(default)s)"
+)
+FINGERPRINT_PROCESSES = Flag(
+    "-npfp", type=int, default=8, help="processes for fingerprint and integrity check (default: %(default)s)"
+)
+VERIFY_INTEGRITY = _switch(
+    "--verify_dataset_integrity", help="check every image and label first; recommended for a new dataset"
+)
+NO_PREPROCESSING = _switch("--no_pp", help="stop after planning")
+CLEAN = _switch("--clean", help="recompute an existing fingerprint")
+PLANNER = Flag(
+    "-pl", default="ExperimentPlanner", help="planner class, for example nnUNetPlannerResEncM (default: %(default)s)"
+)
+GPU_MEMORY_TARGET = Flag(
+    "-gpu_memory_target",
+    type=positive_float,
+    default=None,
+    help="GPU memory to plan for, in GB (default: the planner's)",
+)
+PREPROCESSOR = Flag(
+    "-preprocessor_name", default="DefaultPreprocessor", help="preprocessor class (default: %(default)s)"
+)
+TARGET_SPACING = Flag(
+    "-overwrite_target_spacing",
+    nargs="+",
+    default=None,
+    help="target spacing of 3d_fullres in mm, three numbers in the images' axis order; 2d, 3d_lowres "
+    "and the cascade follow it",
+)
+PLANS_IDENTIFIER = Flag(
+    "-overwrite_plans_name", default=None, help="name of the plans (give one whenever you change how they are made)"
+)
+PREPROCESSING_PROCESSES = Flag(
+    "-np",
+    nargs="+",
+    type=int,
+    default=None,
+    help="processes per configuration: one number for all, or one for each (default: 2d 8, "
+    "3d_fullres 4, 3d_lowres 8, others 4)",
+)
+NO_PROGRESS_BAR = _switch("--no_pbar", help="no progress bars")
+VERBOSE = _switch("--verbose", help="more messages")
+MAX_RAM = Flag(
+    "--max-ram",
+    dest="max_ram",
+    default=None,
+    metavar="SIZE",
+    help="memory that background work may take together, for example 16G (default: 80 %% of what is free)",
+)
+
+# training
+PRETRAINED_WEIGHTS = Flag(
+    "-pretrained_weights", default=None, help="checkpoint to start from (same network, heads excepted)"
+)
+NUM_GPUS = Flag("-num_gpus", type=positive_int, default=1, help="GPUs to train on (default: %(default)s)")
+SAVE_VALIDATION_PROBABILITIES = _switch(
+    "--npz", help="store the probabilities of the final validation, needed for ensembling"
+)
+CONTINUE_TRAINING = _switch("--c", help="continue from the latest checkpoint; starts fresh where there is none")
+ONLY_VALIDATION = _switch("--val", help="only run the final validation of a finished training")
+VALIDATE_BEST = _switch("--val_best", help="validate with checkpoint_best instead of checkpoint_final")
+DISABLE_CHECKPOINTING = _switch("--disable_checkpointing", help="write no checkpoints")
+EPOCHS = Flag("--epochs", type=positive_int, default=None, help="epochs to train (default: the trainer's, 1000)")
+ITERATIONS = Flag(
+    "--iterations", type=positive_int, default=None, help="training iterations per epoch (default: the trainer's, 250)"
+)
+SEED = Flag("--seed", type=int, default=None, help="make batches and weights reproducible")
+OVERWRITE = _switch("--overwrite", help="train again where a finished training lies, replacing it")
+
+# prediction
+INPUT = Flag(
+    "-i", required=True, help="folder of images (CASE_0000.nii.gz ...), or one image file of a one-channel model"
+)
+OUTPUT = Flag("-o", required=True, help="folder for the predictions (created), or the output file for one input file")
+MODEL_FOLDER = Flag("-m", required=True, help="model folder (Trainer__Plans__Configuration), wherever it lies")
+STEP_SIZE = Flag(
+    "-step_size", type=float, default=0.5, help="step between tiles as a part of the patch size (default: %(default)s)"
+)
+DISABLE_TTA = _switch("--disable_tta", help="no mirroring: up to 8 times faster, slightly less accurate")
+SAVE_PROBABILITIES = _switch("--save_probabilities", help="also store probabilities (.npz) and properties (.pkl)")
+CONTINUE_PREDICTION = _switch("--continue_prediction", help="skip cases whose output exists")
+CONTINUE_PREDICTION_ALIAS = _switch("--continue_prediction", "--c", help="skip cases whose output exists")
+PREDICTION_PREPROCESSING = Flag(
+    "-npp",
+    type=int,
+    default=functools.partial(num_processes_prediction, "nnUNet_npp"),
+    help="preprocessing processes, 0: in this one (default: %(default)s)",
+)
+PREDICTION_EXPORT = Flag(
+    "-nps",
+    type=int,
+    default=functools.partial(num_processes_prediction, "nnUNet_nps"),
+    help="export processes, 0: in this one (default: %(default)s)",
+)
+PREVIOUS_STAGE = Flag(
+    "-prev_stage_predictions", default=None, help="folder with the previous stage's predictions (cascade)"
+)
+NUM_PARTS = Flag("-num_parts", type=int, default=1, help="number of calls that share the work (default: %(default)s)")
+PART_ID = Flag("-part_id", type=int, default=0, help="number of this call, from 0 (default: %(default)s)")
+DISABLE_PROGRESS_BAR = _switch("--disable_progress_bar", help="no progress bars")
+NOT_ON_DEVICE = _switch("--not_on_device", help="keep the images and sums in main memory to save GPU memory; slower")
+
+# evaluation
+REFERENCE_FOLDER = Flag("gt_folder", help="folder with the reference segmentations")
+PREDICTION_FOLDER = Flag("pred_folder", help="folder with the predicted segmentations")
+DATASET_JSON = Flag("-djfile", required=True, help="dataset.json")
+PLANS_FILE = Flag("-pfile", required=True, help="plans.json")
+METRICS_OUTPUT = Flag("-o", default=None, help="output file (default: pred_folder/summary.json)")
+LABELS = Flag("-l", nargs="+", type=int, required=True, help="labels to evaluate")
+IGNORE_LABEL = Flag("-il", type=int, default=None, help="ignore label")
+PROCESSES = Flag("-np", type=int, default=default_num_processes, help="processes (default: %(default)s)")
+CHILL = _switch("--chill", help="do not insist that every reference has a prediction")

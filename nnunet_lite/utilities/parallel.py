@@ -1,0 +1,393 @@
+"""The one supervised pool of background processes.
+
+Differences to the standard library's executors, which is why this is our own: a worker that dies takes only its own
+case down and is named with signal and memory; that case is tried once more, alone; work is admitted by an estimate of
+its memory, so that large cases queue instead of exhausting the machine; and when this process ends, however it ends,
+every worker ends within a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, as_completed
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+from nnunet_lite.configuration import cpu_count
+from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
+from nnunet_lite.utilities.memory import available_memory, format_size, rss
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_POLL = 0.2  # seconds between two looks at the workers' memory
+_environment_lock = threading.Lock()
+
+
+class Task(NamedTuple):
+    """One piece of work: what to call it in messages, a module-level function, its arguments, its memory in bytes."""
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    memory: int = 0
+
+
+class Outcome(NamedTuple):
+    """What became of a task: its value, or the error it ended with."""
+
+    name: str
+    value: Any
+    error: Exception | None
+
+
+def run_tasks(
+    tasks: Iterable[Task],
+    processes: int,
+    *,
+    description: str = "",
+    show_progress: bool = True,
+    max_ram: int | None = None,
+) -> Iterator[Outcome]:
+    """Run tasks in the pool and yield each outcome as it is ready, behind a progress bar with a forecast.
+
+    Args:
+        tasks: work to do; large cases first keeps the end short.
+        processes: background processes; 0 runs everything in this one.
+        description: label of the progress bar.
+        show_progress: False hides the bar.
+        max_ram: bytes that running tasks may need together by their estimates (default: 80 % of what is available).
+
+    A task's own error is part of its outcome and never raised here, so that one bad case does not stop the others.
+    """
+    from tqdm import tqdm
+
+    tasks = list(tasks)
+    progress = tqdm(total=len(tasks), desc=description, disable=not show_progress, unit="case", smoothing=0.05)
+    with progress as bar, WorkerPool(min(processes, len(tasks)), max_ram=max_ram) as pool:
+        if processes == 0:
+            for task in tasks:
+                yield _outcome(task.name, pool.submit(task))
+                bar.update()
+            return
+        names = {pool.submit(task): task.name for task in tasks}
+        for future in as_completed(names):
+            bar.update()
+            yield _outcome(names[future], future)
+
+
+def _outcome(name: str, future: Future[Any]) -> Outcome:
+    error = future.exception()
+    if error is not None and not isinstance(error, Exception):
+        raise error
+    return Outcome(name, None if error else future.result(), error)
+
+
+def collect(outcomes: Iterable[Outcome]) -> dict[str, Any]:
+    """All values by task name, once everything has finished.
+
+    Raises:
+        WorkerError: some tasks failed; lists each with its reason. A single failure of one's own kind is raised as is.
+    """
+    values: dict[str, Any] = {}
+    failures: list[Outcome] = []
+    for outcome in outcomes:
+        if outcome.error is None:
+            values[outcome.name] = outcome.value
+        else:
+            failures.append(outcome)
+    if failures:
+        raise summary_of(failures, len(values) + len(failures))
+    return values
+
+
+def summary_of(failures: list[Outcome], total: int) -> Exception:
+    """One error for all failed tasks: the only one itself, or a list with a line each."""
+    first = failures[0].error
+    if len(failures) == 1 and isinstance(first, nnUNetError):
+        return first
+    kind = type(first) if isinstance(first, nnUNetError) else WorkerError
+    lines = [f"  {failure.name}: {describe(failure.error)}" for failure in sorted(failures)]
+    return kind("\n".join([f"{len(failures)} of {total} cases failed:", *lines]))
+
+
+def describe(error: BaseException | None) -> str:
+    """An error in one line; our own messages stand for themselves, others get their type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, nnUNetError) else f"{type(error).__name__}: {text}"
+
+
+class _RemoteTraceback(Exception):
+    """Cause of an error that happened in a worker; prints the worker's traceback."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class _Job:
+    """A task on its way through the pool."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.future: Future[Any] = Future()
+        self.alone = False  # it ended a worker before: nothing else may run beside it
+
+
+class _Worker:
+    """A background process, the pipe to it and the job it works on."""
+
+    def __init__(self, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, remote = context.Pipe()
+        self.process: BaseProcess = context.Process(target=_work, args=(remote, threads), daemon=True)
+        with _environment(dict.fromkeys(_THREAD_VARIABLES, str(threads))):
+            self.process.start()
+        remote.close()
+        self.job: _Job | None = None
+        self.memory = 0
+
+    def give(self, job: _Job) -> None:
+        self.job = job
+        self.connection.send((job.task.function, job.task.args))
+
+    def end(self) -> None:
+        self.connection.close()
+        if self.process.is_alive():
+            self.process.terminate()
+            self.process.join(1)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+class WorkerPool:
+    """Background processes that are watched; use it as a context manager.
+
+    Args:
+        processes: number of workers; 0 makes `submit` run the task at once in this process.
+        max_ram: bytes that running tasks may need together by their estimates; one task always may run.
+        threads_per_worker: computing threads of each worker (default: the cores divided by the workers).
+    """
+
+    def __init__(self, processes: int, *, max_ram: int | None = None, threads_per_worker: int | None = None) -> None:
+        if processes < 0:
+            raise ArgumentError(f"{processes} processes: expected 0 (everything in one process) or more")
+        self._size = processes
+        self._threads = threads_per_worker or max(1, cpu_count() // max(1, processes))
+        self._max_ram = max_ram if max_ram is not None else int(0.8 * available_memory())
+        self._waiting: deque[_Job] = deque()
+        self._workers: list[_Worker] = []
+        self._lock = threading.Lock()
+        self._closing = False
+        self._abort = False
+        self._wake, self._woken = multiprocessing.Pipe()
+        self._supervisor: threading.Thread | None = None
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self.close(wait_for_tasks=kind is None)
+
+    def submit(self, task: Task) -> Future[Any]:
+        """Hand in a task; its future gets the value, the task's own error, or a WorkerError if its process died."""
+        job = _Job(task)
+        if self._size == 0:
+            _run_inline(job)
+            return job.future
+        with self._lock:
+            self._waiting.append(job)
+        if self._supervisor is None:
+            self._supervisor = threading.Thread(target=self._supervise, name="nnunet_lite-pool", daemon=True)
+            self._supervisor.start()
+        self._wake.send(None)
+        return job.future
+
+    def close(self, *, wait_for_tasks: bool = True) -> None:
+        """End the workers, after all tasks have finished or at once."""
+        if self._supervisor is not None:
+            with self._lock:
+                dropped = [] if wait_for_tasks else list(self._waiting)
+                if not wait_for_tasks:
+                    self._waiting.clear()
+                self._closing = True
+                self._abort = not wait_for_tasks
+            for job in dropped:
+                job.future.cancel()
+            self._wake.send(None)
+            self._supervisor.join()
+            self._supervisor = None
+        self._wake.close()
+        self._woken.close()
+
+    def _supervise(self) -> None:
+        """Loop of the supervising thread: start what may start, wait for news, look at the dead."""
+        try:
+            while True:
+                with self._lock:
+                    idle = not self._waiting and all(worker.job is None for worker in self._workers)
+                    if self._closing and (idle or self._abort):
+                        return
+                self._start_jobs()
+                ready = wait(
+                    [self._woken, *(w.connection for w in self._workers), *(w.process.sentinel for w in self._workers)],
+                    timeout=_POLL if any(w.job for w in self._workers) else None,
+                )
+                if self._woken in ready:
+                    self._woken.recv()
+                for worker in list(self._workers):
+                    worker.memory = rss(worker.process.pid) or worker.memory
+                    if worker.connection in ready or worker.process.sentinel in ready:
+                        self._hear(worker)
+        finally:
+            for worker in self._workers:
+                if worker.job is not None:
+                    worker.job.future.set_exception(
+                        WorkerError(f"{worker.job.task.name}: stopped before it was finished")
+                    )
+                worker.end()
+            self._workers.clear()
+
+    def _start_jobs(self) -> None:
+        """Give waiting jobs to workers as long as processes and memory allow it, in the order of submission."""
+        while True:
+            running = [worker.job for worker in self._workers if worker.job is not None]
+            with self._lock:
+                if not self._waiting or len(running) >= self._size or any(job.alone for job in running):
+                    return
+                job = self._waiting[0]
+                needed = job.task.memory + sum(other.task.memory for other in running)
+                if running and (job.alone or needed > self._max_ram):
+                    return
+                self._waiting.popleft()
+            if not job.alone and not job.future.set_running_or_notify_cancel():
+                continue
+            worker = next((worker for worker in self._workers if worker.job is None), None)
+            if worker is None:
+                worker = _Worker(self._threads)
+                self._workers.append(worker)
+            try:
+                worker.give(job)
+            except (BrokenPipeError, ConnectionError):
+                self._bury(worker)
+            except Exception as error:  # arguments that cannot be pickled
+                worker.job = None
+                job.future.set_exception(error)
+
+    def _hear(self, worker: _Worker) -> None:
+        """Take a worker's answer, or note that it died."""
+        try:
+            if not worker.connection.poll():
+                raise EOFError
+            succeeded, value, trace = worker.connection.recv()
+        except (EOFError, ConnectionError):
+            self._bury(worker)
+            return
+        job, worker.job = worker.job, None
+        if job is None:
+            return
+        if succeeded:
+            job.future.set_result(value)
+        else:
+            value.__cause__ = _RemoteTraceback(trace)
+            job.future.set_exception(value)
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker died: try its case once more alone, or report it."""
+        worker.process.join(1)
+        job, worker.job = worker.job, None
+        self._workers.remove(worker)
+        worker.end()
+        if job is None:
+            return
+        if not job.alone:
+            job.alone = True
+            with self._lock:
+                self._waiting.appendleft(job)
+            return
+        held, free = format_size(worker.memory), format_size(available_memory())
+        job.future.set_exception(
+            WorkerError(
+                f"{job.task.name}: its process died twice, the second time alone ({_cause(worker.process.exitcode)}; "
+                f"it held {held}, {free} were free afterwards). "
+                "If memory ran out, use fewer processes or a machine with more of it"
+            )
+        )
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return f"exit code {exitcode}"
+    name = signal.Signals(-exitcode).name
+    return f"{name}, which is how a system out of memory ends processes" if -exitcode == signal.SIGKILL else name
+
+
+def _run_inline(job: _Job) -> None:
+    try:
+        job.future.set_result(job.task.function(*job.task.args))
+    except Exception as error:
+        job.future.set_exception(error)
+
+
+@contextlib.contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    """Environment of processes started within the block. Thread counts must stand there before numpy is imported."""
+    with _environment_lock:
+        before = {name: os.environ.get(name) for name in changes}
+        os.environ.update(changes)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def _work(connection: Connection, threads: int) -> None:
+    """Main function of a worker: take tasks from the pipe until the other end goes away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
+    end_with_parent()
+    while True:
+        try:
+            function, args = connection.recv()
+        except (EOFError, OSError):
+            return
+        answer = _answer(function, args)
+        try:
+            connection.send(answer)
+        except (BrokenPipeError, ConnectionError):
+            return
+        except Exception as error:  # a value or an exception that cannot be pickled
+            connection.send((False, WorkerError(f"its result cannot be sent back: {describe(error)}"), ""))
+
+
+def _answer(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[bool, Any, str]:
+    try:
+        return True, function(*args), ""
+    except Exception as error:
+        trace = traceback.format_exc()
+        error.__traceback__ = None
+        error.__cause__ = error.__context__ = None
+        return False, error, trace
+
+
+def end_with_parent() -> None:
+    """Let this worker end as soon as its parent is gone, whatever the worker is doing and however the parent ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
+
+
+def _watch(sentinel: int) -> None:
+    wait([sentinel])
+    time.sleep(0.2)  # let an orderly end come first
+    os._exit(1)

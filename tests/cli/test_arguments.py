@@ -1,0 +1,44 @@
+"""The parser's one-line mistakes and the command wrapper's exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from nnunet_lite.cli.arguments import CONTINUE_TRAINING, EPOCHS, TRAINER, command, make_parser
+from nnunet_lite.exceptions import DatasetError
+
+
+def test_an_unknown_flag_names_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = make_parser("nnUNetv2_train", "", EPOCHS, TRAINER)
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["--epoches", "5"])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "unknown flag --epoches, did you mean --epochs?" in error
+
+
+def test_a_variant_leaves_the_original_alone() -> None:
+    variant = TRAINER.but(default="Other")
+    assert variant.options["default"] == "Other"
+    assert TRAINER.options["default"] == "nnUNetTrainer"
+    assert make_parser("x", "", CONTINUE_TRAINING).parse_args(["--c"]).c is True
+
+
+def test_a_users_mistake_is_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    @command
+    def entry(argv: Sequence[str] | None) -> int:
+        raise DatasetError("case a: no label")
+
+    assert entry([]) == 2
+    assert capsys.readouterr().err == "Error: case a: no label\n"
+
+
+def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
+    @command
+    def entry(argv: Sequence[str] | None) -> int:
+        raise KeyboardInterrupt
+
+    assert entry() == 130

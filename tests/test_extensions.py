@@ -1,0 +1,56 @@
+"""The one class finder: built in, user's folders, useful misses."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnunet_lite.exceptions import ExtensionError
+from nnunet_lite.extensions import find_class, known_names
+
+
+def test_a_users_class_is_found_and_only_its_file_is_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import a_module_that_is_not_there\nclass Other: ...\n")
+    (tmp_path / "mine_for_test.py").write_text("class MyNormalization:\n    value = 5\n")
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    found = find_class("normalization", "MyNormalization")
+    assert found.value == 5
+    assert find_class("normalization", "MyNormalization") is found
+    assert pickle.loads(pickle.dumps(found)) is found
+    assert "broken" not in sys.modules
+    with pytest.raises(ExtensionError, match=r"broken.py cannot be imported: ModuleNotFoundError"):
+        find_class("normalization", "Other")
+
+
+def test_a_class_in_a_package_may_import_its_neighbours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "my_package_for_test"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "base.py").write_text("VALUE = 7\n")
+    (package / "trainers.py").write_text("from .base import VALUE\nclass PackagedTrainer:\n    value = VALUE\n")
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    assert find_class("trainer", "PackagedTrainer").value == 7
+
+
+def test_a_mention_is_not_a_definition(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "uses.py").write_text("from somewhere import Imported\n# class Imported\n")
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    with pytest.raises(ExtensionError, match="no trainer called 'Imported'"):
+        find_class("trainer", "Imported")
+
+
+def test_a_miss_lists_where_it_looked_and_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    with pytest.raises(ExtensionError) as error:
+        find_class("normalization", "ZScoreNormalisation")
+    assert str(tmp_path) in str(error.value)
+    assert "there are: ZScoreNormalization" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_listed_names_are_of_the_kind() -> None:
+    assert "SimpleITKIO" in known_names("reader_writer")
+    assert all("Normalization" in name for name in known_names("normalization"))

@@ -1,0 +1,27 @@
+"""Sizes and limits."""
+
+from __future__ import annotations
+
+import pytest
+
+from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.utilities.memory import available_memory, format_size, memory_limit, parse_size, rss
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("16G", 16 * 2**30), ("800m", 800 * 2**20), ("1.5GiB", 3 * 2**29), ("12", 12), ("2 KB", 2048)]
+)
+def test_sizes_as_people_write_them(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-3G", "0", "3X"])
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentError, match="memory size"):
+        parse_size(text)
+
+
+def test_readings_are_plausible() -> None:
+    assert 2**20 < rss() < available_memory() + rss() <= 2 * memory_limit()
+    assert rss(2**22 + 12345) == 0
+    assert format_size(1536 * 2**20) == "1.5 GiB"

@@ -1,0 +1,142 @@
+"""The supervised pool: results, errors, deaths, memory admission, no orphans."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from nnunet_lite.exceptions import DatasetError, WorkerError
+from nnunet_lite.utilities.parallel import Task, WorkerPool, collect, run_tasks
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def fail(text: str) -> None:
+    raise DatasetError(text)
+
+
+def divide(x: int) -> float:
+    return 1 / x
+
+
+def die(path: str, always: bool) -> str:
+    marker = Path(path)
+    if always or not marker.exists():
+        marker.write_text("died")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "second try"
+
+
+def nap(seconds: float) -> tuple[float, float]:
+    start = time.monotonic()
+    time.sleep(seconds)
+    return start, time.monotonic()
+
+
+def threads() -> str:
+    return os.environ["OMP_NUM_THREADS"]
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_every_task_gets_its_value(processes: int) -> None:
+    tasks = [Task(f"case{i}", square, (i,)) for i in range(7)]
+    assert collect(run_tasks(tasks, processes, show_progress=False)) == {f"case{i}": i * i for i in range(7)}
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_failure_does_not_stop_the_others_and_is_listed(processes: int) -> None:
+    tasks = [Task("good", square, (3,)), Task("bad", fail, ("image is broken",)), Task("zero", divide, (0,))]
+    outcomes = {o.name: o for o in run_tasks(tasks, processes, show_progress=False)}
+    assert outcomes["good"].value == 9
+    assert isinstance(outcomes["bad"].error, DatasetError)
+    assert isinstance(outcomes["zero"].error, ZeroDivisionError)
+    with pytest.raises((DatasetError, WorkerError), match="2 of 3 cases failed") as error:
+        collect(outcomes.values())
+    assert "bad: image is broken" in str(error.value)
+    assert "zero: ZeroDivisionError" in str(error.value)
+
+
+def test_a_single_failure_is_raised_as_it_is() -> None:
+    with pytest.raises(DatasetError, match="^image is broken$"):
+        collect(run_tasks([Task("bad", fail, ("image is broken",))], 1, show_progress=False))
+
+
+def test_the_case_of_a_dead_worker_is_tried_again(tmp_path: Path) -> None:
+    tasks = [Task("fragile", die, (str(tmp_path / "a"), False)), *(Task(f"c{i}", square, (i,)) for i in range(5))]
+    values = collect(run_tasks(tasks, 2, show_progress=False))
+    assert values["fragile"] == "second try"
+    assert values["c4"] == 16
+
+
+def test_a_case_that_always_kills_its_worker_is_reported(tmp_path: Path) -> None:
+    tasks = [Task("deadly", die, (str(tmp_path / "a"), True)), Task("fine", square, (2,))]
+    outcomes = {o.name: o for o in run_tasks(tasks, 2, show_progress=False)}
+    assert outcomes["fine"].value == 4
+    assert isinstance(outcomes["deadly"].error, WorkerError)
+    assert "SIGKILL" in str(outcomes["deadly"].error)
+    assert "deadly" in str(outcomes["deadly"].error)
+
+
+def test_large_tasks_wait_for_each_other() -> None:
+    tasks = [Task(f"c{i}", nap, (0.3,), memory=600) for i in range(3)]
+    spans = sorted(collect(run_tasks(tasks, 3, show_progress=False, max_ram=1000)).values())
+    assert all(earlier[1] <= later[0] for earlier, later in zip(spans, spans[1:], strict=False))
+
+
+def test_a_task_larger_than_the_limit_still_runs() -> None:
+    assert collect(run_tasks([Task("huge", square, (4,), 10**15)], 1, show_progress=False, max_ram=1)) == {"huge": 16}
+
+
+def test_workers_get_their_share_of_threads_and_the_environment_is_restored() -> None:
+    before = os.environ.get("OMP_NUM_THREADS")
+    with WorkerPool(1, threads_per_worker=3) as pool:
+        assert pool.submit(Task("t", threads)).result(timeout=30) == "3"
+    assert os.environ.get("OMP_NUM_THREADS") == before
+
+
+def test_leaving_with_an_error_ends_workers_at_once() -> None:
+    start = time.monotonic()
+    with pytest.raises(KeyError), WorkerPool(1) as pool:
+        future = pool.submit(Task("long", nap, (60,)))
+        while not future.running():
+            time.sleep(0.05)
+        raise KeyError
+    assert time.monotonic() - start < 20
+    with pytest.raises((WorkerError, BaseException)):
+        future.result(timeout=1)
+
+
+def test_workers_end_when_the_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent("""
+        import os, sys, time
+        from nnunet_lite.utilities.parallel import Task, WorkerPool
+        def child(path):
+            open(path, "w").write(str(os.getpid()))
+            time.sleep(120)
+        if __name__ == "__main__":
+            with WorkerPool(1) as pool:
+                pool.submit(Task("c", child, (sys.argv[1],))).result()
+    """)
+    )
+    pid_file = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, str(script), str(pid_file)])
+    deadline = time.monotonic() + 30
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pid = int(pid_file.read_text())
+    parent.kill()
+    parent.wait()
+    while time.monotonic() < deadline and Path(f"/proc/{pid}").exists():
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
