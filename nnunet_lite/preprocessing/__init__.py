@@ -1,0 +1,1 @@
+"""From the raw image to the arrays the network sees, and back."""
