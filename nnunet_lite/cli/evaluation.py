@@ -1,0 +1,34 @@
+"""Commands that compare predictions with references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nnunet_lite.cli import arguments as flags
+from nnunet_lite.cli.arguments import command, make_parser
+
+
+@command
+def evaluate_folder_entry(argv: Sequence[str] | None = None) -> None:
+    """nnUNetv2_evaluate_folder."""
+    parser = make_parser(
+        "nnUNetv2_evaluate_folder", "Compare a folder of predictions with references of the same names.",
+        flags.REFERENCE_FOLDER, flags.PREDICTION_FOLDER, flags.DATASET_JSON, flags.PLANS_FILE, flags.METRICS_OUTPUT,
+        flags.PROCESSES, flags.CHILL)
+    args = parser.parse_args(argv)
+    from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder2
+
+    compute_metrics_on_folder2(args.gt_folder, args.pred_folder, args.djfile, args.pfile, args.o, args.np, args.chill)
+
+
+@command
+def evaluate_simple_entry(argv: Sequence[str] | None = None) -> None:
+    """nnUNetv2_evaluate_simple."""
+    parser = make_parser(
+        "nnUNetv2_evaluate_simple", "Compare a folder of predictions with references, without a dataset's documents.",
+        flags.REFERENCE_FOLDER, flags.PREDICTION_FOLDER, flags.LABELS, flags.IGNORE_LABEL, flags.METRICS_OUTPUT,
+        flags.PROCESSES, flags.CHILL)
+    args = parser.parse_args(argv)
+    from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
+
+    compute_metrics_on_folder_simple(args.gt_folder, args.pred_folder, args.l, args.o, args.np, args.il, args.chill)

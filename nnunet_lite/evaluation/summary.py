@@ -1,0 +1,86 @@
+"""summary.json: the metrics of all cases, their means, and the class keys it is written with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnunet_lite.evaluation.metrics import LabelOrRegion
+from nnunet_lite.utilities.files import PathLike, load_json, save_json
+
+
+def label_or_region_to_key(label_or_region: LabelOrRegion) -> str:
+    """Key of a class in the file: `1`, or `(1, 2)` for a region."""
+    return str(label_or_region)
+
+
+def key_to_label_or_region(key: str) -> LabelOrRegion:
+    """The class behind a key of the file."""
+    try:
+        return int(key)
+    except ValueError:
+        return tuple(int(member) for member in key.strip("()").split(",") if member.strip())
+
+
+def plain_label_or_region(label_or_region: Any) -> LabelOrRegion:
+    """A class in plain Python integers, since numpy's would show in the file's keys."""
+    if isinstance(label_or_region, (list, tuple, np.ndarray)):
+        return tuple(int(member) for member in label_or_region)
+    return int(label_or_region)
+
+
+def summarize(metric_per_case: Sequence[dict[str, Any]], classes: Sequence[LabelOrRegion]) -> dict[str, Any]:
+    """Means over cases and over foreground classes (nnU-Net v2 2.8.1 behaviour, spec 03, 7.3).
+
+    The mean of a class passes over cases where it is NaN; the foreground mean does not pass over classes that are NaN.
+
+    Returns:
+        metric_per_case, mean (class -> metric), foreground_mean (metric).
+    """
+    names = list(metric_per_case[0]["metrics"][classes[0]]) if metric_per_case and classes else []
+    mean = {
+        entry: {name: _mean_of_numbers([case["metrics"][entry][name] for case in metric_per_case]) for name in names}
+        for entry in classes
+    }
+    foreground = [values for entry, values in mean.items() if entry != 0]
+    return {
+        "metric_per_case": list(metric_per_case),
+        "mean": mean,
+        "foreground_mean": {name: float(np.mean([values[name] for values in foreground])) if foreground
+                            else math.nan for name in names},
+    }
+
+
+def _mean_of_numbers(values: Sequence[float]) -> float:
+    numbers = [value for value in values if not math.isnan(value)]
+    return float(np.mean(numbers)) if numbers else math.nan
+
+
+def save_summary_json(results: dict[str, Any], output_file: PathLike) -> None:
+    """Write results as summary.json (sorted keys, indent 4, NaN as a bare token)."""
+    save_json({
+        "foreground_mean": results["foreground_mean"],
+        "mean": _with_text_keys(results["mean"]),
+        "metric_per_case": [{**case, "metrics": _with_text_keys(case["metrics"])}
+                            for case in results["metric_per_case"]],
+    }, output_file)
+
+
+def load_summary_json(filename: PathLike) -> dict[str, Any]:
+    """Read a summary.json, class keys turned back into labels and regions."""
+    results: dict[str, Any] = load_json(filename)
+    results["mean"] = _with_classes(results["mean"])
+    for case in results["metric_per_case"]:
+        case["metrics"] = _with_classes(case["metrics"])
+    return results
+
+
+def _with_text_keys(metrics: dict[LabelOrRegion, Any]) -> dict[str, Any]:
+    return {label_or_region_to_key(entry): values for entry, values in metrics.items()}
+
+
+def _with_classes(metrics: dict[str, Any]) -> dict[LabelOrRegion, Any]:
+    return {key_to_label_or_region(key): values for key, values in metrics.items()}
