@@ -1,0 +1,170 @@
+"""Checkpoints: the only place that reads and writes weights. Nothing in a file is ever executed.
+
+Keys, as upstream writes them: network_weights, optimizer_state, grad_scaler_state, logging, _best_ema, current_epoch
+(the next one to run), init_args, trainer_name, inference_allowed_mirroring_axes. Ours stand beside them; neither side
+minds the other's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nnunet_lite.exceptions import CheckpointError
+from nnunet_lite.utilities.files import PathLike, atomic_path
+
+Checkpoint = dict[str, Any]
+
+_PREFIXES = ("module.", "_orig_mod.")
+_SHOWN = 3  # names in an error message
+
+
+def load_checkpoint(path: PathLike, map_location: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint of ours or of upstream; weights lose the prefixes of DDP and torch.compile.
+
+    Raises:
+        CheckpointError: no such file, no checkpoint, truncated, or it holds objects that no checkpoint needs.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}{_siblings(path)}")
+    try:
+        with _numpy_allowed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on old pickle protocols; what matters ends in an error
+            content = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # a damaged file raises nearly anything
+        raise CheckpointError(_refusal(path, error)) from error
+    if not isinstance(content, dict) or not isinstance(content.get("network_weights"), Mapping):
+        raise CheckpointError(f"{path} can be read but is no nnU-Net checkpoint: it has no 'network_weights'")
+    return {**content, "network_weights": strip_prefixes(content["network_weights"])}
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: PathLike) -> None:
+    """Write a checkpoint; the file of that name stays as it is until the new one is safely on disk.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written to.
+    """
+    path = Path(path)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(checkpoint, file)
+    _flush_folder(path.parent)
+
+
+def remove_leftovers(folder: PathLike) -> None:
+    """Remove the temporary files of checkpoints whose writing was killed."""
+    for file in Path(folder).glob(".*.tmp.checkpoint_*"):
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def strip_prefixes(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights under the names of the bare network."""
+    return {_bare_name(name): tensor for name, tensor in weights.items()}
+
+
+def _bare_name(name: str) -> str:
+    while name.startswith(_PREFIXES):
+        name = name.split(".", 1)[1]
+    return name.replace("._orig_mod.", ".")
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel and torch.compile."""
+    while True:
+        inner = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+        inner = getattr(inner, "_orig_mod", inner)
+        if inner is network:
+            return network
+        network = inner
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Any], source: str = "the checkpoint") -> None:
+    """Load weights strictly, by name.
+
+    A network may hold one tensor under several names; a file that keeps each tensor once is as good as the full list.
+
+    Raises:
+        CheckpointError: names or shapes do not fit; names the first of each and what to look at.
+    """
+    network = unwrap(network)
+    own = network.state_dict(keep_vars=True)
+    given = {**_aliases(own, weights), **strip_prefixes(weights)}
+    missing = [name for name in own if name not in given]
+    foreign = [name for name in given if name not in own]
+    different = [
+        f"{name} ({tuple(given[name].shape)} in the file, {tuple(tensor.shape)} in the network)"
+        for name, tensor in own.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    problems = [
+        f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        for names, what in ((missing, "missing"), (foreign, "unknown"), (different, "of another shape"))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"The weights of {source} do not fit the network ({'; '.join(problems)}); "
+            "plans, configuration, channels and labels must be those of the training"
+        )
+    network.load_state_dict(given)
+
+
+def _aliases(own: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights for every name whose tensor is also known under a name that is in the file."""
+    stripped = strip_prefixes(weights)
+    by_tensor = {id(tensor): stripped[name] for name, tensor in own.items() if name in stripped}
+    return {name: by_tensor[id(tensor)] for name, tensor in own.items() if id(tensor) in by_tensor}
+
+
+def _numpy_allowed() -> AbstractContextManager[Any]:
+    """Allow the numpy scalars and arrays that upstream's curves consist of, under the names of numpy 1 and 2."""
+    safe_globals: Any = getattr(torch.serialization, "safe_globals", None)
+    if safe_globals is None:  # torch before 2.5: files of ours still load, they hold plain numbers
+        return contextlib.nullcontext()
+    scalar: Any = np.float32(0).__reduce__()[0]
+    reconstruct: Any = np.zeros(0).__reduce__()[0]
+    allowed: list[Any] = [np.dtype, np.ndarray, *{type(np.dtype(kind)) for kind in "?bhilqBHILQefdSU"}]
+    for package in ("numpy.core", "numpy._core"):
+        allowed += [(scalar, f"{package}.multiarray.scalar"), (reconstruct, f"{package}.multiarray._reconstruct")]
+    context: AbstractContextManager[Any] = safe_globals(allowed)
+    return context
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    forbidden = re.search(r"(?:Unsupported global: GLOBAL|GLOBAL|Unsupported class) ([\w.]+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and forbidden:
+        return (
+            f"{path} asks for {forbidden.group(1)}, which no checkpoint needs and which could run code: it was not "
+            "loaded; get the file from a source you trust, or train anew"
+        )
+    size = path.stat().st_size
+    return f"{path} ({size} bytes) is no checkpoint, or a damaged one; delete it or restore it from a copy"
+
+
+def _siblings(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f": there is no folder {path.parent}"
+    names = sorted(file.name for file in path.parent.glob("*.pth"))
+    return f"; in that folder there are: {', '.join(names)}" if names else "; that folder has no checkpoints"
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the new name durable too; file systems that cannot do so are passed over."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

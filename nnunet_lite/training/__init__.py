@@ -1,0 +1,1 @@
+"""Training: data loading and augmentation, losses, the trainer, final validation."""

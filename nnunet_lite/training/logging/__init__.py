@@ -1,0 +1,1 @@
+"""What a training records: curves, log file, figure."""

@@ -1,0 +1,57 @@
+"""The training log: a text file of one's own per start, and the same lines on the console."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+from nnunet_lite.utilities.files import PathLike
+from nnunet_lite.utilities.logging import logger
+
+_ATTEMPTS = 5  # network drives hiccup
+_PAUSE = 0.5  # seconds between them
+
+
+def log_file_name(now: datetime) -> str:
+    """Name of the log of a trainer made at `now`; month and day are not padded, as upstream writes them."""
+    return f"training_log_{now.year}_{now.month}_{now.day}_{now:%H_%M_%S}.txt"
+
+
+def append_line(
+    path: PathLike, words: tuple[object, ...], *, add_timestamp: bool, to_console: bool, to_file: bool
+) -> None:
+    """Append one line of space-separated words to the log file (made when first needed) and show it."""
+    line = " ".join(str(word) for word in words)
+    if to_file:
+        stamp = f"{datetime.now():%Y-%m-%d %H:%M:%S.%f}: " if add_timestamp else ""
+        _append(Path(path), f"{stamp}{line} \n")
+    if to_console:
+        logger.info("%s", line)
+
+
+def _append(path: Path, text: str) -> None:
+    for attempt in range(_ATTEMPTS):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+            return
+        except OSError as error:
+            if attempt == _ATTEMPTS - 1:
+                logger.warning("%s cannot be written: %s", path, error)
+            else:
+                time.sleep(_PAUSE)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 42 s, 12 min, 3 h 05 min, 2 d 4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"

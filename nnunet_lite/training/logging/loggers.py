@@ -1,0 +1,160 @@
+"""The curves of a training: one value per epoch and key, kept in checkpoints, drawn, and written as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+from nnunet_lite.exceptions import CheckpointError
+from nnunet_lite.training.logging.progress_figure import draw_progress
+from nnunet_lite.utilities.files import PathLike, to_plain, write_text
+from nnunet_lite.utilities.logging import logger
+
+EMA_KEEP = 0.9  # part of the moving average that stays in each epoch
+
+KEYS = (
+    "mean_fg_dice",
+    "ema_fg_dice",
+    "dice_per_class_or_region",
+    "train_losses",
+    "val_losses",
+    "lrs",
+    "epoch_start_timestamps",
+    "epoch_end_timestamps",
+)
+
+_FIGURE_SHARE = 0.05  # of the time of training that drawing may take
+
+
+class LocalLogger:
+    """The eight lists that upstream's checkpoints hold; values are stored as plain numbers."""
+
+    def __init__(self, verbose: bool = False) -> None:
+        self.verbose = verbose
+        self.my_fantastic_logging: dict[str, list[Any]] = {key: [] for key in KEYS}
+
+    def log(self, key: str, value: Any, step: int) -> None:
+        """Store the value of an epoch; the newest epoch may be logged again, which replaces its value.
+
+        Raises:
+            ValueError: an unknown key, or an epoch before the newest.
+        """
+        if key not in self.my_fantastic_logging:
+            raise ValueError(f"There is no curve {key!r}; there are: {', '.join(KEYS)}")
+        values = self.my_fantastic_logging[key]
+        if step < len(values) - 1:
+            raise ValueError(f"{key} of epoch {step} is already followed by later epochs ({len(values)} values)")
+        if step == len(values) - 1:
+            values[step] = to_plain(value)
+        else:
+            values.append(to_plain(value))
+        if self.verbose:
+            logger.info("logging %s: %s for step %s", key, value, step)
+
+    def get_value(self, key: str, step: int | None = None) -> Any:
+        """Value of one epoch, or the whole list."""
+        values = self.my_fantastic_logging[key]
+        return values if step is None else values[step]
+
+    def get_checkpoint(self) -> dict[str, list[Any]]:
+        """What is stored in a checkpoint."""
+        return self.my_fantastic_logging
+
+    def load_checkpoint(self, checkpoint: dict[str, list[Any]]) -> None:
+        """Take the curves of a checkpoint over, upstream's numpy scalars as plain numbers."""
+        if not isinstance(checkpoint, dict) or not all(isinstance(values, list) for values in checkpoint.values()):
+            raise CheckpointError("The checkpoint's 'logging' holds no curves; it cannot be continued")
+        loaded = {key: [_plain(value) for value in values] for key, values in checkpoint.items()}
+        self.my_fantastic_logging = {**{key: [] for key in KEYS}, **loaded}
+
+    def complete_epochs(self) -> int:
+        """Number of epochs with a value in every list."""
+        return min(len(values) for values in self.my_fantastic_logging.values())
+
+
+class MetaLogger:
+    """What the trainer logs to: the local curves, and any further loggers in `loggers`.
+
+    A further logger has update_config(dict), log(key, value, step) and log_summary(key, value); it gets the classes of
+    a list as key/class_1, key/class_2 ...
+    """
+
+    def __init__(self, output_folder: PathLike, resume: bool, verbose: bool = False) -> None:
+        self.output_folder = output_folder
+        self.resume = resume
+        self.local_logger = LocalLogger(verbose)
+        self.loggers: list[Any] = []
+        self._figure_cost = 0.0
+        self._figure_time = -math.inf
+
+    @property
+    def my_fantastic_logging(self) -> dict[str, list[Any]]:
+        """The lists, under upstream's name."""
+        return self.local_logger.my_fantastic_logging
+
+    def update_config(self, config: dict[str, Any]) -> None:
+        """Tell further loggers about plans, hyperparameters and the like."""
+        for other in self.loggers:
+            other.update_config(config)
+
+    def log(self, key: str, value: Any, step: int) -> None:
+        """Log the value of an epoch; mean_fg_dice brings its moving average along."""
+        self.local_logger.log(key, value, step)
+        for other in self.loggers:
+            if isinstance(value, (list, tuple)):
+                for number, item in enumerate(value, 1):
+                    other.log(f"{key}/class_{number}", item, step)
+            else:
+                other.log(key, value, step)
+        if key == "mean_fg_dice":
+            self.log("ema_fg_dice", self._moving_average(float(value), step), step)
+
+    def _moving_average(self, value: float, step: int) -> float:
+        """0.9 old + 0.1 new; an epoch without foreground (NaN) leaves the average as it was."""
+        before = self.local_logger.get_value("ema_fg_dice")[:step]
+        last = float(before[-1]) if before else float("nan")
+        if math.isnan(last):
+            return value
+        return last if math.isnan(value) else EMA_KEEP * last + (1 - EMA_KEEP) * value
+
+    def log_summary(self, key: str, value: Any) -> None:
+        """Log a result of the whole training to further loggers."""
+        for other in self.loggers:
+            other.log_summary(key, value)
+
+    def get_value(self, key: str, step: int | None = None) -> Any:
+        """Value of one epoch, or the whole list."""
+        return self.local_logger.get_value(key, step)
+
+    def plot_progress_png(self, output_folder: PathLike, force: bool = True) -> None:
+        """Draw progress.png; without `force` only as often as keeps drawing below 5 % of the time."""
+        start = time.monotonic()
+        if not force and (start - self._figure_time) * _FIGURE_SHARE < self._figure_cost:
+            return
+        draw_progress(self.my_fantastic_logging, self.local_logger.complete_epochs(), output_folder)
+        self._figure_time = time.monotonic()
+        self._figure_cost = self._figure_time - start
+
+    def write_metrics(self, path: PathLike) -> None:
+        """Write all complete epochs as JSON lines: epoch, losses, Dice, learning rate, seconds."""
+        curves = self.my_fantastic_logging
+        lines = []
+        for epoch in range(self.local_logger.complete_epochs()):
+            row = {key: curves[key][epoch] for key in KEYS if not key.startswith("epoch_")}
+            seconds = curves["epoch_end_timestamps"][epoch] - curves["epoch_start_timestamps"][epoch]
+            lines.append(json.dumps({"epoch": epoch, **row, "seconds": round(seconds, 3)}))
+        write_text("".join(f"{line}\n" for line in lines), path)
+
+    def get_checkpoint(self) -> dict[str, list[Any]]:
+        """What is stored in a checkpoint."""
+        return self.local_logger.get_checkpoint()
+
+    def load_checkpoint(self, checkpoint: dict[str, list[Any]]) -> None:
+        """Take the curves of a checkpoint over."""
+        self.local_logger.load_checkpoint(checkpoint)
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else to_plain(value)

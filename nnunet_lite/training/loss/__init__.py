@@ -1,0 +1,1 @@
+"""Losses, by upstream's names."""
