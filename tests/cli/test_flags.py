@@ -30,15 +30,16 @@ _PLANNING = [
     ("-overwrite_plans_name", None, *_STRING, None),
 ]
 _PREDICTION = [
-    ("-i", None, *_STRING, REQUIRED), ("-o", None, *_STRING, REQUIRED), ("-f", "+", ["0", "all"], ["0", "all"], [0, 1, 2, 3, 4]),
+    ("-i", None, *_STRING, REQUIRED), ("-o", None, *_STRING, REQUIRED),
+    ("-f", "+", ["0", "all"], ["0", "all"], [0, 1, 2, 3, 4]),
     ("-step_size", None, *_FLOAT, 0.5), ("--disable_tta", FLAG), ("--verbose", FLAG), ("--save_probabilities", FLAG),
     ("--continue_prediction", FLAG), ("-chk", None, *_STRING, "checkpoint_final.pth"), ("-npp", None, *_INT, 3),
     ("-nps", None, *_INT, 3), ("-prev_stage_predictions", None, *_STRING, None),
     ("-device", None, ["cpu"], "cpu", "cuda"), ("--disable_progress_bar", FLAG), ("--not_on_device", FLAG),
 ]
 _EVALUATION = [
-    ("gt_folder", None, *_STRING, REQUIRED), ("pred_folder", None, *_STRING, REQUIRED), ("-o", None, *_STRING, None), NP,
-    ("--chill", FLAG),
+    ("gt_folder", None, *_STRING, REQUIRED), ("pred_folder", None, *_STRING, REQUIRED), ("-o", None, *_STRING, None),
+    NP, ("--chill", FLAG),
 ]
 
 UPSTREAM: dict[str, list[tuple[Any, ...]]] = {
@@ -58,9 +59,11 @@ UPSTREAM: dict[str, list[tuple[Any, ...]]] = {
     ],
     "training:train_entry": [
         ("dataset_name_or_id", None, *_STRING, REQUIRED), ("configuration", None, *_STRING, REQUIRED),
-        ("fold", None, ["0"], 0, REQUIRED), ("-tr", None, *_STRING, "nnUNetTrainer"), ("-p", None, *_STRING, "nnUNetPlans"),
-        ("-pretrained_weights", None, *_STRING, None), ("-num_gpus", None, *_INT, 1), ("--npz", FLAG), ("--c", FLAG),
-        ("--val", FLAG), ("--val_best", FLAG), ("--disable_checkpointing", FLAG), ("-device", None, ["cpu"], "cpu", "cuda"),
+        ("fold", None, ["0"], 0, REQUIRED), ("-tr", None, *_STRING, "nnUNetTrainer"),
+        ("-p", None, *_STRING, "nnUNetPlans"), ("-pretrained_weights", None, *_STRING, None),
+        ("-num_gpus", None, *_INT, 1), ("--npz", FLAG), ("--c", FLAG),
+        ("--val", FLAG), ("--val_best", FLAG), ("--disable_checkpointing", FLAG),
+        ("-device", None, ["cpu"], "cpu", "cuda"),
     ],
     "inference:predict_entry": [
         *_PREDICTION, ("-d", None, ["4"], 4, REQUIRED), ("-p", None, *_STRING, "nnUNetPlans"),
@@ -88,7 +91,8 @@ OURS: dict[str, set[str]] = {  # long flags whose defaults change nothing
     "evaluation:evaluate_simple_entry": set(),
 }
 NEUTRAL = (None, False, "auto")
-ROWS = [pytest.param(command, row, id=f"{command.split(':')[1]} {row[0]}") for command, rows in UPSTREAM.items() for row in rows]
+ROWS = [pytest.param(command, row, id=f"{command.split(':')[1]} {row[0]}")
+        for command, rows in UPSTREAM.items() for row in rows]
 
 
 class _Caught(Exception):
@@ -121,7 +125,9 @@ def _action(parser: argparse.ArgumentParser, flag: str) -> argparse.Action:
 
 def _words(value: Any) -> Any:
     """Values as text, so that 4 and "4" (a dataset id, a fold) count as the same."""
-    return [str(entry) for entry in value] if isinstance(value, (list, tuple)) else None if value is None else str(value)
+    if isinstance(value, (list, tuple)):
+        return [str(entry) for entry in value]
+    return None if value is None else str(value)
 
 
 @pytest.mark.parametrize(("command", "row"), ROWS)

@@ -1,0 +1,1 @@
+"""A small realistic dataset and the whole pipeline on it."""
