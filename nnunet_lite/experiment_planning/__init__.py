@@ -1,0 +1,1 @@
+"""From raw images to a fingerprint, and from the fingerprint to plans."""

@@ -1,0 +1,1 @@
+"""Networks built from plans, checkpoints, and the folders trained models lie in."""

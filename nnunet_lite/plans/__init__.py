@@ -1,0 +1,1 @@
+"""The documents every stage reads: dataset.json, fingerprint, plans, labels."""

@@ -1,0 +1,154 @@
+"""ConfigurationManager: one configuration of a plans file (2d, 3d_fullres, ...), inheritance resolved."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from typing import Any, cast
+
+from nnunet_lite.exceptions import PlansError
+from nnunet_lite.extensions import find_class
+from nnunet_lite.plans.migrations import migrate_configuration
+
+
+class ConfigurationManager:
+    """Typed view of one configuration (nnU-Net v2 2.8.1 property names).
+
+    `configuration` is this object's own dict and stays writable: a trainer that changes `configuration["batch_size"]`
+    sees the change through the properties. Classes and functions named in it are looked up once per instance.
+
+    Args:
+        configuration_dict: the configuration, with everything it inherits; not modified.
+        name: for messages.
+
+    Raises:
+        PlansError: an old form that cannot be converted; later, a property whose key is missing.
+    """
+
+    def __init__(self, configuration_dict: Mapping[str, Any], name: str = "") -> None:
+        self.configuration: dict[str, Any] = migrate_configuration(copy.deepcopy(dict(configuration_dict)))
+        self.name = name
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"configuration": self.configuration, "name": self.name}
+
+    def __repr__(self) -> str:
+        return f"ConfigurationManager({self.name!r}, {self.configuration!r})"
+
+    def _get(self, key: str) -> Any:
+        try:
+            return self.configuration[key]
+        except KeyError:
+            raise PlansError(
+                f"Configuration {self.name or '(unnamed)'} of the plans has no {key!r}; "
+                "add it, or plan the dataset again: nnUNetv2_plan_experiment"
+            ) from None
+
+    @property
+    def data_identifier(self) -> str:
+        """Folder of the preprocessed cases below nnUNet_preprocessed/<dataset>."""
+        return str(self._get("data_identifier"))
+
+    @property
+    def preprocessor_name(self) -> str:
+        """Class that preprocesses this configuration."""
+        return str(self._get("preprocessor_name"))
+
+    @cached_property
+    def preprocessor_class(self) -> Any:
+        """The class called `preprocessor_name`."""
+        return find_class("preprocessor", self.preprocessor_name)
+
+    @property
+    def batch_size(self) -> int:
+        """Patches per training batch."""
+        return int(self._get("batch_size"))
+
+    @property
+    def patch_size(self) -> list[int]:
+        """Edges of a patch in voxels, 2 or 3 axes, transposed order."""
+        return cast("list[int]", self._get("patch_size"))
+
+    @property
+    def median_image_size_in_voxels(self) -> list[float]:
+        """Median shape of the resampled training cases, transposed order."""
+        return cast("list[float]", self._get("median_image_size_in_voxels"))
+
+    @property
+    def spacing(self) -> list[float]:
+        """Target spacing in mm, transposed order; two entries for 2d."""
+        return cast("list[float]", self._get("spacing"))
+
+    @property
+    def normalization_schemes(self) -> list[str]:
+        """Normalization class per channel."""
+        return cast("list[str]", self._get("normalization_schemes"))
+
+    @property
+    def use_mask_for_norm(self) -> list[bool]:
+        """Per channel: normalize inside the nonzero mask only."""
+        return cast("list[bool]", self._get("use_mask_for_norm"))
+
+    @property
+    def network_arch_class_name(self) -> str:
+        """Dotted name of the network class."""
+        return str(self._architecture("network_class_name"))
+
+    @property
+    def network_arch_init_kwargs(self) -> dict[str, Any]:
+        """Arguments of the network class."""
+        return cast("dict[str, Any]", self._architecture("arch_kwargs"))
+
+    @property
+    def network_arch_init_kwargs_req_import(self) -> list[str]:
+        """Which of the arguments are dotted names of classes."""
+        return cast("list[str]", self._architecture("_kw_requires_import"))
+
+    @property
+    def pool_op_kernel_sizes(self) -> list[list[int]]:
+        """Stride per stage and axis; the first stage has stride 1."""
+        return cast("list[list[int]]", self.network_arch_init_kwargs["strides"])
+
+    def _architecture(self, key: str) -> Any:
+        architecture = self._get("architecture")
+        if key not in architecture:
+            raise PlansError(
+                f"The architecture of configuration {self.name or '(unnamed)'} has no {key!r}; "
+                "add it, or plan the dataset again: nnUNetv2_plan_experiment"
+            )
+        return architecture[key]
+
+    @cached_property
+    def resampling_fn_data(self) -> Callable[..., Any]:
+        """Resampling of images: call with (array, new_shape, current_spacing, new_spacing)."""
+        return self._resampling("resampling_fn_data")
+
+    @cached_property
+    def resampling_fn_seg(self) -> Callable[..., Any]:
+        """Resampling of label maps: call with (array, new_shape, current_spacing, new_spacing)."""
+        return self._resampling("resampling_fn_seg")
+
+    @cached_property
+    def resampling_fn_probabilities(self) -> Callable[..., Any]:
+        """Resampling of logits or probabilities: call with (array, new_shape, current_spacing, new_spacing)."""
+        return self._resampling("resampling_fn_probabilities")
+
+    def _resampling(self, key: str) -> Callable[..., Any]:
+        return partial(find_class("resampling", self._get(key)), **self._get(f"{key}_kwargs"))
+
+    @property
+    def batch_dice(self) -> bool:
+        """Compute the Dice loss over the whole batch instead of per sample."""
+        return bool(self._get("batch_dice"))
+
+    @property
+    def next_stage_names(self) -> list[str] | None:
+        """Configurations that are trained on this one's predictions (cascade), or None."""
+        names = self.configuration.get("next_stage")
+        return [names] if isinstance(names, str) else names
+
+    @property
+    def previous_stage_name(self) -> str | None:
+        """Configuration whose predictions are an additional input (cascade), or None."""
+        return self.configuration.get("previous_stage")

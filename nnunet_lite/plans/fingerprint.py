@@ -1,0 +1,89 @@
+"""DatasetFingerprint: what planning knows about the images of a dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_lite.exceptions import PlansError
+from nnunet_lite.utilities.files import PathLike, load_json
+
+_KEYS = (
+    "spacings",
+    "shapes_after_crop",
+    "median_relative_size_after_cropping",
+    "foreground_intensity_properties_per_channel",
+)
+
+
+@dataclass(frozen=True)
+class DatasetFingerprint:
+    """View of dataset_fingerprint.json (nnU-Net v2 2.8.1 behaviour); unknown keys stay in `raw`.
+
+    Raises:
+        PlansError: a key is missing, or the cases' spacings and shapes do not fit together.
+    """
+
+    raw: dict[str, Any]
+    source: str = "the fingerprint"
+
+    def __post_init__(self) -> None:
+        missing = [key for key in _KEYS if key not in self.raw]
+        if missing:
+            raise PlansError(
+                f"{self.source} lacks {', '.join(missing)}; extract it again: nnUNetv2_extract_fingerprint --clean"
+            )
+        if not self.spacings or len(self.spacings) != len(self.shapes_after_crop):
+            raise PlansError(
+                f"{self.source} describes {len(self.spacings)} spacings and {len(self.shapes_after_crop)} shapes, "
+                "expected one of each per case and at least one case; extract it again with --clean"
+            )
+        triples: list[Sequence[float]] = [*self.spacings, *self.shapes_after_crop]
+        for values in triples:
+            if len(values) != 3 or min(values) <= 0:
+                raise PlansError(
+                    f"{self.source} holds the spacing or shape {values}, expected three positive numbers; "
+                    "correct that image and extract the fingerprint again with --clean"
+                )
+
+    @classmethod
+    def from_file(cls, path: PathLike) -> DatasetFingerprint:
+        """Read dataset_fingerprint.json. Raises PlansError if it does not exist or is no fingerprint."""
+        try:
+            raw = load_json(path)
+        except FileNotFoundError as error:
+            raise PlansError(
+                f"There is no {path}; extract the fingerprint first: nnUNetv2_extract_fingerprint "
+                f"-d {Path(path).parent.name}"
+            ) from error
+        except json.JSONDecodeError as error:
+            raise PlansError(f"{path} is no JSON file ({error}); extract the fingerprint again with --clean") from error
+        if not isinstance(raw, dict):
+            raise PlansError(f"{path} holds no JSON object; extract the fingerprint again with --clean")
+        return cls(raw, str(path))
+
+    @property
+    def spacings(self) -> list[list[float]]:
+        """Voxel spacing per case in mm, array axis order (x, y, z)."""
+        spacings: list[list[float]] = self.raw["spacings"]
+        return spacings
+
+    @property
+    def shapes_after_crop(self) -> list[list[int]]:
+        """Shape per case after cropping to nonzero, array axis order (x, y, z)."""
+        shapes: list[list[int]] = self.raw["shapes_after_crop"]
+        return shapes
+
+    @property
+    def median_relative_size_after_cropping(self) -> float:
+        """Median over cases of voxels after / before cropping to nonzero."""
+        return float(self.raw["median_relative_size_after_cropping"])
+
+    @property
+    def intensity_properties(self) -> dict[str, dict[str, float]]:
+        """Foreground intensity statistics per channel ("0", "1", ...)."""
+        properties: dict[str, dict[str, float]] = self.raw["foreground_intensity_properties_per_channel"]
+        return properties
