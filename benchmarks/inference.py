@@ -1,0 +1,34 @@
+"""nnUNetv2_predict_from_modelfolder on a CPU with the checkpoint recorded from upstream."""
+
+from __future__ import annotations
+
+import shutil
+
+from common import Bench, Measurement, Side, remove
+
+
+def main() -> None:
+    """Measure with and without mirroring."""
+    bench = Bench(__doc__, ("--cases", {"type": int, "default": 20}), repeats=2)
+    name = "Dataset004_Hippocampus"
+    model = bench.shared / "goldens" / name / "predictions" / "model"
+    images = bench.work / "images"
+    remove(images)
+    images.mkdir()
+    for file in sorted((bench.dataset(name) / "imagesTr").iterdir())[: bench.args.cases]:
+        shutil.copyfile(file, images / file.name)
+
+    def predict(side: Side, flags: list[str]) -> Measurement:
+        output = side.folder / "predictions"
+        remove(output)
+        return side.run("nnUNetv2_predict_from_modelfolder", "-i", images, "-o", output, "-m", model, "-f", "0",
+                        "-device", "cpu", "-npp", "2", "-nps", "2", *flags)
+
+    for what, flags in (("without mirroring", ["--disable_tta"]), ("with mirroring", [])):
+        found = bench.alternate(lambda side, flags=flags: predict(side, flags))
+        bench.add(f"predict {bench.args.cases} cases of {name}, {what}", found, memory=True)
+    bench.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Run commands as their users do, through the entry functions or as a process, and look at what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ENTRIES = {
+    "nnUNetv2_extract_fingerprint": "planning:extract_fingerprint_entry",
+    "nnUNetv2_plan_experiment": "planning:plan_experiment_entry",
+    "nnUNetv2_preprocess": "planning:preprocess_entry",
+    "nnUNetv2_plan_and_preprocess": "planning:plan_and_preprocess_entry",
+    "nnUNetv2_train": "training:train_entry",
+    "nnUNetv2_predict": "inference:predict_entry",
+    "nnUNetv2_predict_from_modelfolder": "inference:predict_from_modelfolder_entry",
+    "nnUNetv2_evaluate_folder": "evaluation:evaluate_folder_entry",
+    "nnUNetv2_evaluate_simple": "evaluation:evaluate_simple_entry",
+}
+
+
+def entry_of(command: str) -> Callable[[list[str]], int]:
+    """The function behind a console command."""
+    module, function = ENTRIES[command].split(":")
+    return getattr(import_module(f"nnunet_lite.cli.{module}"), function)
+
+
+def run(command: str, *arguments: object) -> int:
+    """Run a command in this process and return its exit code."""
+    try:
+        return entry_of(command)([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+
+
+def succeed(command: str, *arguments: object) -> None:
+    """Run a command that must work."""
+    assert run(command, *arguments) == 0
+
+
+def complaint(capfd: pytest.CaptureFixture[str], command: str, *arguments: object) -> str:
+    """Run a command that must refuse: exit code 2 and exactly one line on stderr, which is returned."""
+    capfd.readouterr()
+    code = run(command, *arguments)
+    error = capfd.readouterr().err
+    lines = [line for line in error.splitlines() if line.strip()]
+    assert (code, len(lines)) == (2, 1), f"exit code {code}, on stderr:\n{error}"
+    assert "Traceback" not in error
+    return lines[0]
+
+
+def start(command: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start a command as a process of its own, output to a pipe."""
+    module, function = ENTRIES[command].split(":")
+    code = f"import sys; from nnunet_lite.cli.{module} import {function}; sys.exit({function}(sys.argv[1:]))"
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=dict(os.environ), text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def files_below(*folders: Path) -> dict[str, int]:
+    """Every file below the folders and its size."""
+    return {str(path): path.stat().st_size for folder in folders for path in sorted(folder.rglob("*"))
+            if path.is_file()}
+
+
+def half_written(folder: Path) -> list[str]:
+    """Temporary files, empty files and preprocessed cases of which a part is missing."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    left = [path.name for path in files if ".tmp" in path.name or path.stat().st_size == 0]
+    for data in (path for path in files if path.suffix == ".b2nd" and not path.name.endswith("_seg.b2nd")):
+        parts = [data.with_name(f"{data.stem}_seg.b2nd"), data.with_suffix(".pkl")]
+        left += [f"{data.name} without {part.name}" for part in parts if not part.exists()]
+    return left
