@@ -52,10 +52,10 @@ class Side(NamedTuple):
         """Its nnUNet_results."""
         return self.folder / "nnUNet_results"
 
-    def run(self, *command: str | Path, check: bool = True, **variables: str) -> Measurement:
-        """Run a console command of this side (or its python) and measure it."""
+    def run(self, *command: str | Path, **variables: str) -> Measurement:
+        """Run a console command of this side (or its python) and measure it; variables are for its environment."""
         program = self.python if command[0] == "python" else self.python.parent / str(command[0])
-        return measure([str(program), *map(str, command[1:])], {**self.environment, **variables}, check=check)
+        return measure([str(program), *map(str, command[1:])], {**self.environment, **variables})
 
 
 class Row(NamedTuple):
@@ -67,7 +67,7 @@ class Row(NamedTuple):
     unit: str = "s"
 
 
-def measure(command: Sequence[str], environment: Mapping[str, str], *, check: bool = True) -> Measurement:
+def measure(command: Sequence[str], environment: Mapping[str, str]) -> Measurement:
     """Run a command in a session of its own; wall time, peak memory of the whole session, both outputs together."""
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
@@ -78,7 +78,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str], *, check: bo
         seconds = time.perf_counter() - start
         output.seek(0)
         text = output.read().decode(errors="replace")
-    if check and returncode:
+    if returncode:
         raise SystemExit(f"{' '.join(command)}\nended with code {returncode}:\n{text[-4000:]}")
     return Measurement(seconds, peak[0], text)
 
@@ -169,6 +169,12 @@ class Bench:
             environment = dict(entry.split("=", 1) for entry in found.split("\0") if "=" in entry)
         return Side(name, package, python, folder, environment)
 
+    def pair(self) -> tuple[Side, Side]:
+        """Upstream and ours, for scripts that cannot do with one of them."""
+        if self.upstream is None:
+            raise SystemExit("this script compares the two sides: give --peer")
+        return self.upstream, self.ours
+
     def dataset(self, name: str) -> Path:
         """Make a dataset available in the raw folder and return its folder; the phantom is made on demand."""
         target = self.raw / name
@@ -231,8 +237,7 @@ class Bench:
 
 def format_row(row: Row) -> str:
     """One line of a markdown table."""
-    both = row.upstream is not None and row.ours is not None
-    ratio = f"{row.upstream / row.ours:.1f}x" if both and row.ours else ""
+    ratio = f"{row.upstream / row.ours:.1f}x" if row.upstream is not None and row.ours else ""
     cells = ("" if value is None else f"{value:.2f} {row.unit}" if value < 100 else f"{value:.0f} {row.unit}"
              for value in (row.upstream, row.ours))
     return f"| {row.what} | {' | '.join(cells)} | {ratio} |"

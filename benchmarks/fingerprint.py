@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
+
 from common import Bench, Side, remove
 
 
@@ -15,9 +17,8 @@ def main() -> None:
         remove(side.preprocessed / name)
 
     for what, flags in (("", []), (" with integrity check", ["--verify_dataset_integrity"])):
-        found = bench.alternate(
-            lambda side, flags=flags: side.run("nnUNetv2_extract_fingerprint", "-d", str(int(name[7:10])), "-np", "2",
-                                               *flags), prepare)
+        run = methodcaller("run", "nnUNetv2_extract_fingerprint", "-d", str(int(name[7:10])), "-np", "2", *flags)
+        found = bench.alternate(run, prepare)
         bench.add(f"fingerprint {name}{what}", found, memory=True)
     bench.finish()
 

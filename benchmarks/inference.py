@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 
 from common import Bench, Measurement, Side, remove
 
@@ -18,14 +19,14 @@ def main() -> None:
     for file in sorted((bench.dataset(name) / "imagesTr").iterdir())[: bench.args.cases]:
         shutil.copyfile(file, images / file.name)
 
-    def predict(side: Side, flags: list[str]) -> Measurement:
+    def predict(flags: list[str], side: Side) -> Measurement:
         output = side.folder / "predictions"
         remove(output)
         return side.run("nnUNetv2_predict_from_modelfolder", "-i", images, "-o", output, "-m", model, "-f", "0",
                         "-device", "cpu", "-npp", "2", "-nps", "2", *flags)
 
     for what, flags in (("without mirroring", ["--disable_tta"]), ("with mirroring", [])):
-        found = bench.alternate(lambda side, flags=flags: predict(side, flags))
+        found = bench.alternate(partial(predict, flags))
         bench.add(f"predict {bench.args.cases} cases of {name}, {what}", found, memory=True)
     bench.finish()
 

@@ -50,11 +50,12 @@ def main() -> None:
     """Compare fingerprints and plans of the datasets asked for."""
     bench = Bench(__doc__, ("--datasets", {"nargs": "+", "default": ["Dataset004_Hippocampus"]}),
                   ("--planners", {"nargs": "+", "default": list(PLANNERS)}), repeats=1)
+    pair = bench.pair()
     for name in bench.args.datasets:
         bench.dataset(name)
         number = str(int(name[7:10]))
-        folders = {side.name: side.preprocessed / name for side in bench.sides}
-        for side in bench.sides:
+        folders = {side.name: side.preprocessed / name for side in pair}
+        for side in pair:
             side.run("nnUNetv2_extract_fingerprint", "-d", number, "-np", "2", "--clean")
         files = {key: folder / "dataset_fingerprint.json" for key, folder in folders.items()}
         print(name)
@@ -64,7 +65,7 @@ def main() -> None:
                 shutil.copyfile(files["upstream"], files["ours"])
             for planner in bench.args.planners:
                 plans: dict[str, Any] = {}
-                for side in bench.sides:
+                for side in pair:
                     file = folders[side.name] / f"{PLANNERS[planner]}.json"
                     file.unlink(missing_ok=True)
                     side.run("nnUNetv2_plan_experiment", "-d", number, "-pl", planner)

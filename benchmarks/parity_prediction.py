@@ -44,7 +44,7 @@ def main() -> None:
     for file in sorted((bench.dataset(NAME) / "imagesTr").iterdir())[: bench.args.cases]:
         shutil.copyfile(file, images / file.name)
     model = bench.shared / "goldens" / NAME / "predictions" / "model"
-    ours, upstream = bench.ours, bench.upstream
+    upstream, ours = bench.pair()
     for flags in ([], ["--disable_tta"]):
         what = "upstream's checkpoint, " + ("no mirroring" if flags else "mirroring")
         theirs = predict(upstream, images, model, upstream.folder / "predictions", *flags)

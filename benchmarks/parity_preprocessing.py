@@ -53,7 +53,7 @@ def main() -> None:
         __doc__, ("--dataset", {"default": "Dataset004_Hippocampus"}),
         ("--configurations", {"nargs": "+", "default": ["3d_fullres", "2d"]}),
         ("--fold", {"default": "0", "help": "of the training across; none to leave it out"}), repeats=1)
-    name = bench.args.dataset
+    name, pair = bench.args.dataset, bench.pair()
     recorded = ["splits_final.json"] if (bench.shared / "goldens" / name / "splits_final.json").exists() else []
     if (bench.shared / "goldens" / name).is_dir():
         bench.documents(name, "dataset_fingerprint.json", "nnUNetPlans.json", *recorded)
@@ -62,9 +62,9 @@ def main() -> None:
         for side in bench.sides:
             side.run("nnUNetv2_plan_and_preprocess", "-d", str(int(name[7:10])), "--no_pp", "-npfp", "2")
     for configuration in bench.args.configurations:
-        for side in bench.sides:
+        for side in pair:
             side.run("nnUNetv2_preprocess", "-d", str(int(name[7:10])), "-c", configuration, "-np", "2")
-        folders = [side.preprocessed / name / f"nnUNetPlans_{configuration}" for side in bench.sides]
+        folders = [side.preprocessed / name / f"nnUNetPlans_{configuration}" for side in pair]
         cases = sorted(file.stem for file in folders[0].glob("*.pkl"))
         voxels = equal = 0
         largest, worst, properties = 0.0, [], {}
@@ -80,7 +80,7 @@ def main() -> None:
               f"differ by at most {max(worst)[0]:.2e} ({max(worst)[1]}), 99.9 % of a case's voxels by at most "
               f"{largest:.2e}; properties {'equal' if not properties else f'differ: {properties}'}", flush=True)
         if bench.args.fold != "none":
-            for side, other in (bench.sides, bench.sides[::-1]):
+            for side, other in (pair, pair[::-1]):
                 train_across(bench, side, other, name, configuration)
 
 

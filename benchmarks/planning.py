@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
+
 from common import Bench, Side, remove
 
 
@@ -15,7 +17,7 @@ def main() -> None:
             remove(side.preprocessed / name / "nnUNetPlans.json")
 
         found = bench.alternate(
-            lambda side, name=name: side.run("nnUNetv2_plan_experiment", "-d", str(int(name[7:10]))), prepare)
+            methodcaller("run", "nnUNetv2_plan_experiment", "-d", str(int(name[7:10]))), prepare)
         bench.add(f"plan_experiment {name}", found, memory=True)
     bench.finish()
 

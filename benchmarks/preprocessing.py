@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
+
 from common import Bench, Side, remove
 
 
@@ -16,9 +18,9 @@ def main() -> None:
         def prepare(side: Side, name: str = name) -> None:
             remove(side.preprocessed / name / f"nnUNetPlans_{bench.args.configuration}")
 
-        found = bench.alternate(
-            lambda side, name=name: side.run("nnUNetv2_preprocess", "-d", str(int(name[7:10])), "-c",
-                                             bench.args.configuration, "-np", "2"), prepare)
+        run = methodcaller("run", "nnUNetv2_preprocess", "-d", str(int(name[7:10])), "-c", bench.args.configuration,
+                           "-np", "2")
+        found = bench.alternate(run, prepare)
         bench.add(f"preprocess {bench.args.configuration} {name}", found, memory=True)
     bench.finish()
 
