@@ -279,3 +279,7 @@ LABELS = Flag("-l", nargs="+", type=int, required=True, help="labels to evaluate
 IGNORE_LABEL = Flag("-il", type=int, default=None, help="ignore label")
 PROCESSES = Flag("-np", type=int, default=default_num_processes, help="processes (default: %(default)s)")
 CHILL = _switch("--chill", help="do not insist that every reference has a prediction")
+
+# demo
+DEMO_FOLDER = Flag("--out", default="demo", help="folder for everything the demo makes (default: %(default)s)")
+DEMO_DEVICE = Flag("--device", choices=("cuda", "cpu", "mps"), help="cuda, cpu or mps (default: cuda if there is one)")
