@@ -49,8 +49,8 @@ class _Space:
         from scipy.ndimage import gaussian_filter
 
         noise = gaussian_filter(self.generator.standard_normal(self.shape), [length / step for step in self.spacing])
-        centred: _Volume = noise - noise.mean()
-        return centred / centred.std()
+        standardized: _Volume = (noise - noise.mean()) / noise.std()
+        return standardized
 
     def ellipsoid(self, centre: _Volume, radii: _Volume, rotation: _Volume, bend: float = 0.0) -> _Volume:
         """Distance from the centre in radii: below 1 inside. `bend` curves it like a bean."""
@@ -125,8 +125,8 @@ def _acquire(space: _Space, image: _Volume, body: NDArray[np.bool_]) -> NDArray[
     image = gaussian_filter(image, [0.4, 0.6, 0.6])
     image *= np.exp(0.18 * space.smooth_noise(25))
     noise = 10 * space.generator.standard_normal((2, *space.shape))
-    magnitude = np.hypot(image + noise[0], noise[1])
-    return (space.generator.uniform(0.8, 1.25) * magnitude).astype(np.float32)
+    magnitude: _Volume = np.hypot(image + noise[0], noise[1])
+    return np.asarray(space.generator.uniform(0.8, 1.25) * magnitude, np.float32)
 
 
 def _rotation(angles: Sequence[float] | _Volume) -> _Volume:

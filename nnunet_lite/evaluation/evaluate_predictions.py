@@ -15,9 +15,9 @@ from nnunet_lite.evaluation.summary import plain_label_or_region, save_summary_j
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.imageio.reader_writer_registry import (
+    READERS_BY_ENDING,
     determine_reader_writer_from_dataset_json,
     determine_reader_writer_from_file_ending,
-    known_file_endings,
 )
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.files import PathLike, load_json, subfiles
@@ -97,7 +97,7 @@ def compute_metrics_on_folder_simple(folder_ref: PathLike, folder_pred: PathLike
         output_file: default is summary.json in the folder of predictions.
     """
     names = _listing(Path(folder_ref))
-    endings = sorted(known_file_endings(), key=len, reverse=True)
+    endings = sorted({ending for _, known in READERS_BY_ENDING for ending in known}, key=len, reverse=True)
     example = next(((name, ending) for name in names for ending in endings if name.lower().endswith(ending)), None)
     if example is None:
         raise DatasetError(f"No segmentations in {folder_ref}: none of its {len(names)} files has an ending that can "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,12 +128,12 @@ def _geometry_difference(reference: Any, prediction: Any) -> str | None:
     expected, given = reference.get("spacing"), prediction.get("spacing")
     if expected is not None and given is not None and not np.allclose(expected, given, rtol=1e-3):
         return f"spacing {_text(given)}, its reference {_text(expected)}"
-    stuff = reference.get("sitk_stuff") or {}, prediction.get("sitk_stuff") or {}
-    for key in ("origin", "direction"):
-        if key in stuff[0] and key in stuff[1] and not np.allclose(stuff[0][key], stuff[1][key], atol=1e-2):
-            return f"{key} {_text(stuff[1][key])}, its reference {_text(stuff[0][key])}"
+    for stuff, key in (("sitk_stuff", "origin"), ("sitk_stuff", "direction"), ("nibabel_stuff", "original_affine")):
+        expected, given = ((properties.get(stuff) or {}).get(key) for properties in (reference, prediction))
+        if expected is not None and given is not None and not np.allclose(expected, given, atol=1e-2):
+            return f"{key} {_text(np.ravel(given))}, its reference {_text(np.ravel(expected))}"
     return None
 
 
-def _text(numbers: Sequence[float]) -> str:
+def _text(numbers: Iterable[float]) -> str:
     return "(" + ", ".join(f"{number:g}" for number in numbers) + ")"
