@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from nnunet_lite.exceptions import PlansError
 from nnunet_lite.experiment_planning.network_topology import MIN_FEATURE_MAP_EDGE, NetworkTopology, determine_topology
-from nnunet_lite.utilities.logging import logger
 
 _INITIAL_EDGE = {3: 256, 2: 2048}  # of a patch with isotropic spacing
 
@@ -36,8 +35,8 @@ def find_patch_size(
 ) -> NetworkTopology:
     """Shrink the patch, always along the axis where it covers most of the median image, until it fits.
 
-    nnU-Net v2 2.8.1 behaviour, except that a patch never becomes too small to be pooled at all: then a warning is
-    logged and the smallest workable patch is returned.
+    nnU-Net v2 2.8.1 behaviour, except that a patch never becomes too small to be pooled at all: images that cannot be
+    pooled get a patch larger than they are, and the smallest workable patch is returned even if it does not fit.
 
     Args:
         spacing: target spacing per axis, 2 or 3 axes.
@@ -47,23 +46,21 @@ def find_patch_size(
     patch = initial_patch_size(spacing, median_shape)
     topology = determine_topology(spacing, patch, min_feature_map_size)
     if topology.n_stages == 1:
-        topology = determine_topology(spacing, _smallest_poolable(spacing, patch, min_feature_map_size))
-        logger.warning(
-            "Images of median shape %s are too small for a U-Net; the patch is enlarged to %s and images are padded",
-            [round(m, 1) for m in median_shape], list(topology.patch_size),
-        )
+        enlarged = _smallest_poolable(spacing, patch, min_feature_map_size)
+        topology = determine_topology(spacing, enlarged, min_feature_map_size)
     tried = {topology.patch_size}
     while not fits(topology):
         smaller = _shrink(topology, spacing, median_shape, min_feature_map_size, tried)
         if smaller is None:
-            logger.warning(
-                "The GPU memory target is too small for any patch; the smallest one, %s, is planned and may need more",
-                list(topology.patch_size),
-            )
             break
         topology = smaller
         tried.add(topology.patch_size)
     return topology
+
+
+def can_be_pooled(spacing: Sequence[float], median_shape: Sequence[float]) -> bool:
+    """Whether images of this median shape are large enough for a U-Net of two stages without being padded."""
+    return determine_topology(spacing, initial_patch_size(spacing, median_shape)).n_stages > 1
 
 
 def _shrink(
