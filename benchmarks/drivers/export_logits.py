@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+PLANS_MANAGER = {"nnunetv2": "nnunetv2.utilities.plans_handling.plans_handler",
+                 "nnunet_lite": "nnunet_lite.plans.plans_manager"}
+
 
 def status(key: str) -> int:
     """VmRSS or VmHWM of this process in bytes."""
@@ -32,7 +35,7 @@ def main() -> None:
     """usage: export_logits.py PACKAGE PLANS DATASET_JSON JOB_JSON OUTPUT_NPY."""
     package, plans, dataset_json, job_file, output = sys.argv[1:]
     job = json.loads(Path(job_file).read_text())
-    handler = importlib.import_module(f"{package}.utilities.plans_handling.plans_handler")
+    handler = importlib.import_module(PLANS_MANAGER[package])
     export = importlib.import_module(f"{package}.inference.export_prediction")
     manager = handler.PlansManager(json.loads(Path(plans).read_text()))
     configuration = manager.get_configuration(job["configuration"])
