@@ -1,0 +1,138 @@
+"""Which cases of a configuration are finished, what they were made from, and how much memory the others will need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from nnunet_lite.exceptions import DatasetError
+from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.preprocessing.geometry import network_spacing
+from nnunet_lite.preprocessing.interpolation import compute_new_shape
+from nnunet_lite.utilities.files import load_json, save_json, to_plain
+
+_FORMAT = 1  # raise it when the stored arrays change for the same input
+_ENDINGS = ("_seg.b2nd", ".b2nd", ".pkl", "_seg.npy", ".npy", ".npz")  # longest first
+_OUTPUTS = (".b2nd", "_seg.b2nd", ".pkl")
+_SAVE_EVERY = 2.0  # seconds; what was finished since is done again after a kill -9
+_SMALL_FILE = 2 * 2**20  # bytes on disk below which the header is not worth reading
+_WORKER_BASE = 200 * 2**20  # bytes of interpreter and libraries
+_PLAN_KEYS = ("spacing", "patch_size", "normalization_schemes", "use_mask_for_norm", "preprocessor_name",
+              "resampling_fn_data", "resampling_fn_data_kwargs", "resampling_fn_seg", "resampling_fn_seg_kwargs")
+
+
+class FinishedCases:
+    """The record of finished cases of one configuration folder.
+
+    It lies beside the folder, in `.nnunet_lite/<data_identifier>.json`, since upstream takes every file in the folder
+    for a case. Use it as a context manager around the work that adds cases.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder.parent / ".nnunet_lite" / f"{folder.name}.json"
+        self._cases: dict[str, Any] = _load(self._file)
+        self._saved_at = time.monotonic()
+
+    def __enter__(self) -> FinishedCases:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._save()
+
+    def has(self, identifier: str, signature: str) -> bool:
+        """Whether the case is stored completely and was made from what `signature` stands for."""
+        entry = self._cases.get(identifier)
+        return (isinstance(entry, dict) and entry.get("signature") == signature
+                and entry.get("bytes") == self._sizes(identifier))
+
+    def add(self, identifier: str, signature: str) -> None:
+        """Note a case as finished."""
+        self._cases[identifier] = {"signature": signature, "bytes": self._sizes(identifier)}
+        if time.monotonic() - self._saved_at > _SAVE_EVERY:
+            self._save()
+
+    def remove_all_but(self, identifiers: Collection[str]) -> None:
+        """Remove files of cases that are not among `identifiers`, and what killed workers left; other files stay."""
+        self._cases = {name: entry for name, entry in self._cases.items() if name in identifiers}
+        if not self._folder.is_dir():
+            return
+        for file in self._folder.iterdir():
+            identifier = _identifier(file.name)
+            if identifier is not None and (identifier not in identifiers or not file.name.endswith(_OUTPUTS)):
+                file.unlink()
+
+    def _sizes(self, identifier: str) -> list[int] | None:
+        files = [self._folder / f"{identifier}{ending}" for ending in _OUTPUTS]
+        return [file.stat().st_size for file in files] if all(file.is_file() for file in files) else None
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        if self._cases or self._file.exists():
+            save_json(self._cases, self._file, indent=0)
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        content = load_json(file)
+    except (OSError, ValueError):  # none yet, or damaged: then everything is made again
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _identifier(file_name: str) -> str | None:
+    """The case a file of the configuration folder belongs to, or None for a file of another kind."""
+    for ending in _ENDINGS:
+        if file_name.endswith(ending):
+            return file_name[:-len(ending)]
+    return None
+
+
+def case_signature(files: Sequence[str], plans_manager: PlansManager, configuration_manager: ConfigurationManager,
+                   dataset_json: Mapping[str, Any]) -> str:
+    """Stands for all that a preprocessed case depends on: its files by name, size and time, and the plans' content.
+
+    Raises:
+        DatasetError: a file does not exist.
+    """
+    try:
+        stats = [(Path(file).name, Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files]
+    except FileNotFoundError as error:
+        raise DatasetError(f"{error.filename} does not exist; every case needs all its images and a label") from error
+    content = {
+        "format": _FORMAT,
+        "files": stats,
+        "configuration": {key: configuration_manager.configuration.get(key) for key in _PLAN_KEYS},
+        "transpose_forward": plans_manager.transpose_forward,
+        "reader": plans_manager.plans.get("image_reader_writer"),
+        "intensities": plans_manager.foreground_intensity_properties_per_channel,
+        "labels": dataset_json.get("labels"),
+        "regions_class_order": dataset_json.get("regions_class_order"),
+    }
+    return hashlib.sha256(json.dumps(to_plain(content)).encode()).hexdigest()
+
+
+def estimate_memory(images: Sequence[str], plans_manager: PlansManager,
+                    configuration_manager: ConfigurationManager) -> int:
+    """Bytes a worker will hold at most while it preprocesses a case, from the image's header.
+
+    Small files are not opened: reading two hundred headers would take longer than it helps.
+    """
+    on_disk = sum(Path(image).stat().st_size for image in images)
+    if on_disk < _SMALL_FILE:
+        return _WORKER_BASE + 100 * on_disk
+    header = plans_manager.image_reader_writer_class().read_header(images[0])
+    own = [header.spacing[axis] for axis in plans_manager.transpose_forward]
+    shape = [int(header.shape[1 + axis]) for axis in plans_manager.transpose_forward]
+    new_shape = compute_new_shape(shape, own, network_spacing(configuration_manager.spacing, own))
+    channels = int(header.shape[0]) * len(images)
+    before, after = math.prod(shape), math.prod(new_shape)
+    return _WORKER_BASE + before * (4 * channels + 8) + after * (8 * channels + 4)
