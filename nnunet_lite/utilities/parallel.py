@@ -147,7 +147,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, remote = context.Pipe()
         self.process: BaseProcess = context.Process(target=_work, args=(remote, threads), daemon=True)
-        with _environment(dict.fromkeys(_THREAD_VARIABLES, str(threads))):
+        with environment(dict.fromkeys(_THREAD_VARIABLES, str(threads))):
             self.process.start()
         remote.close()
         self.job: _Job | None = None
@@ -315,14 +315,15 @@ class WorkerPool:
         held, free = format_size(worker.memory), format_size(available_memory())
         job.future.set_exception(
             WorkerError(
-                f"{job.task.name}: its process died twice, the second time alone ({_cause(worker.process.exitcode)}; "
-                f"it held {held}, {free} were free afterwards). "
+                f"{job.task.name}: its process died twice, the second time alone "
+                f"({describe_exit(worker.process.exitcode)}; it held {held}, {free} were free afterwards). "
                 "If memory ran out, use fewer processes or a machine with more of it"
             )
         )
 
 
-def _cause(exitcode: int | None) -> str:
+def describe_exit(exitcode: int | None) -> str:
+    """Why a process ended, in a few words."""
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     name = signal.Signals(-exitcode).name
@@ -337,7 +338,7 @@ def _run_inline(job: _Job) -> None:
 
 
 @contextlib.contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
+def environment(changes: dict[str, str]) -> Iterator[None]:
     """Environment of processes started within the block. Thread counts must stand there before numpy is imported."""
     with _environment_lock:
         before = {name: os.environ.get(name) for name in changes}

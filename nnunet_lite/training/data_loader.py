@@ -1,0 +1,335 @@
+"""Draws training patches: which cases, where, what part is read; a batch depends on (seed, epoch, index) only."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from nnunet_lite.training.data_augmentation.transforms import (
+    Batch,
+    Params,
+    SampleShape,
+    Source,
+    Transform,
+    collate,
+    seed_global_generators,
+)
+from nnunet_lite.utilities.arrays import crop_and_pad
+from nnunet_lite.utilities.logging import logger
+
+ClassKey = int | tuple[int, ...]
+ClassLocations = Mapping[ClassKey, Any]
+UserTransform = Callable[..., dict[str, Any]]
+
+_LOCATION_MEMORY = 2**27  # bytes of class locations kept per worker; the largest datasets do not fit
+
+
+class Dataset(Protocol):
+    """What the loader needs of a preprocessed dataset."""
+
+    identifiers: Any
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, Any]:
+        """Arrays (C, *spatial), (1, *spatial), previous stage (*spatial) or None, and the properties."""
+
+
+class Annotations(Protocol):
+    """What the loader needs of a label manager."""
+
+    @property
+    def has_ignore_label(self) -> bool:
+        """Whether some voxels do not count."""
+
+    @property
+    def all_labels(self) -> Any:
+        """Labels without the ignore label."""
+
+
+class RawBatch(NamedTuple):
+    """A batch as read, with everything that was drawn for it: all that is left is to apply the transforms."""
+
+    sources: list[Source]
+    params: list[Params]
+    keys: list[str]
+
+
+def patch_bounds(
+    shape: Sequence[int], patch_size: Sequence[int], final_patch_size: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Smallest and largest start (inclusive) of a random patch per axis, which may lie partly outside the image.
+
+    nnU-Net v2 2.8.1 behaviour (spec 02, 3.5): the enlarged patch may leave the image by what it is larger than the
+    final patch, or by what the image is smaller than the patch.
+    """
+    lows, highs = [], []
+    for edge, patch, final in zip(shape, patch_size, final_patch_size, strict=True):
+        need = max(patch - final, patch - edge)
+        lows.append(-need // 2)
+        highs.append(edge + need // 2 + need % 2 - patch)
+    return lows, highs
+
+
+def is_forced_foreground(position: int, batch_size: int, oversample_percent: float) -> bool:
+    """Whether this position of a batch must contain foreground: the last ones of the batch do."""
+    return not position < round(batch_size * (1 - oversample_percent))
+
+
+class nnUNetDataLoader:
+    """Makes batches of augmented patches.
+
+    Args:
+        dataset: preprocessed cases (`identifiers`, `load_case`).
+        batch_size: samples per batch.
+        patch_size: size of the enlarged patch, whose position is drawn.
+        final_patch_size: size of the patch the network sees. Two axes with 3D cases mean slices.
+        label_manager: tells whether there is an ignore label.
+        oversample_foreground_percent: share of samples that must contain foreground.
+        transforms: a pipeline, or any callable of `image` and `segmentation` that treats one sample; None for none.
+        probabilistic_oversampling: decide for every sample by chance instead of taking the last of each batch.
+        seed: of everything random; None draws one, kept in the attribute `seed`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        patch_size: Sequence[int],
+        final_patch_size: Sequence[int],
+        label_manager: Annotations,
+        oversample_foreground_percent: float = 0.0,
+        transforms: Transform | UserTransform | None = None,
+        probabilistic_oversampling: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.identifiers = [str(name) for name in dataset.identifiers]
+        self.batch_size = batch_size
+        self.slices = len(patch_size) == 2
+        lead = (1,) if self.slices else ()
+        self.patch_size = (*lead, *(int(edge) for edge in patch_size))
+        self.final_patch_size = (*lead, *(int(edge) for edge in final_patch_size))
+        self.oversample_foreground_percent = oversample_foreground_percent
+        self.transforms = transforms
+        self.probabilistic_oversampling = probabilistic_oversampling
+        self.seed = secrets.randbits(63) if seed is None else int(seed)
+        self.has_ignore = bool(label_manager.has_ignore_label)
+        self.annotated_classes_key: tuple[int, ...] = (-1, *(int(label) for label in label_manager.all_labels))
+        self.current_key = ""
+        self._locations = _LocationCache(_LOCATION_MEMORY)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_locations": _LocationCache(_LOCATION_MEMORY)}
+
+    def generate_batch(self, epoch: int, index: int) -> dict[str, Any]:
+        """Batch number `index` of an epoch.
+
+        Returns:
+            `data` float32 (B, C, *final), `target` int16 or bool (B, S, *final) or a list of these (deep supervision),
+            `keys` the case of every sample.
+        """
+        return self.augment(self.read_batch(epoch, index))
+
+    def case_ids(self, epoch: int, index: int) -> list[str]:
+        """Cases of a batch, without reading anything."""
+        return self._draw_cases(self._generators(epoch, index)[0])
+
+    @torch.no_grad()
+    def read_batch(self, epoch: int, index: int) -> RawBatch:
+        """Draw everything random of a batch and read what it needs of its cases."""
+        own, *generators = self._generators(epoch, index)
+        keys = self._draw_cases(own)
+        pairs = [self._read_sample(key, position, generators[position]) for position, key in enumerate(keys)]
+        return RawBatch([source for source, _ in pairs], [params for _, params in pairs], keys)
+
+    @torch.no_grad()
+    def augment(self, raw: RawBatch, device: torch.device | None = None) -> dict[str, Any]:
+        """Apply the transforms to a batch: sample by sample on the CPU, all at once on another device."""
+        on_device = device is not None and device.type != "cpu" and isinstance(self.transforms, Transform)
+        if on_device:
+            sources = [
+                source._replace(
+                    image=source.image.to(device, non_blocking=True),
+                    segmentation=source.segmentation.to(device, non_blocking=True),
+                )
+                for source in raw.sources
+            ]
+            batch = self._apply(sources, raw.params, raw.keys)
+        else:
+            samples = [
+                self._apply([source], [params], [key])
+                for source, params, key in zip(raw.sources, raw.params, raw.keys, strict=True)
+            ]
+            batch = _join(samples)
+        return {"data": batch.image, "target": batch.segmentation, "keys": raw.keys}
+
+    def _apply(self, sources: list[Source], params: list[Params], keys: list[str]) -> Batch:
+        self.current_key = ", ".join(keys)
+        if isinstance(self.transforms, Transform):
+            return self.transforms.apply_to_sources(sources, params)
+        if self.transforms is None:
+            return Batch(
+                torch.stack([source.image for source in sources]),
+                torch.stack([source.segmentation for source in sources]),
+            )
+        results = []
+        for source, seed in zip(sources, params, strict=True):
+            seed_global_generators(seed)
+            results.append(self.transforms(image=source.image, segmentation=source.segmentation))
+        return collate([Batch(result["image"], result["segmentation"]) for result in results])
+
+    def _generators(self, epoch: int, index: int) -> list[Generator]:
+        """The generator of a batch and one for each of its samples."""
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(epoch, index))
+        return [np.random.default_rng(child) for child in (sequence, *sequence.spawn(self.batch_size))]
+
+    def _draw_cases(self, rng: Generator) -> list[str]:
+        return [self.identifiers[i] for i in rng.integers(0, len(self.identifiers), size=self.batch_size)]
+
+    def _read_sample(self, key: str, position: int, rng: Generator) -> tuple[Source, Params]:
+        self.current_key = key
+        if self.probabilistic_oversampling:
+            forced = bool(rng.uniform() < self.oversample_foreground_percent)
+        else:
+            forced = is_forced_foreground(position, self.batch_size, self.oversample_foreground_percent)
+        data, seg, previous, properties = self.dataset.load_case(key)
+        locations = self._locations.get(key, properties) if forced or self.has_ignore else {}
+        starts, _ = self.get_bbox(data.shape[1:], forced, locations, rng=rng)
+        patch = self.patch_size[self.slices :]
+        params, box_start, box_size = self._draw_params(rng, data.shape[0], patch)
+        lead = (0,) * self.slices
+        first = [start + offset for start, offset in zip(starts, (*lead, *box_start), strict=True)]
+        size = (*self.patch_size[: self.slices], *box_size)
+        labels = [crop_and_pad(seg, first, size, -1).astype(np.int16, copy=False)]
+        if previous is not None:
+            labels.append(crop_and_pad(_PreviousStage(previous), first, size, -1))
+        image = crop_and_pad(data, first, size, 0).astype(np.float32, copy=False)
+        segmentation = np.concatenate([one.astype(np.int16, copy=False) for one in labels])
+        if self.slices:
+            image, segmentation = image[:, 0], segmentation[:, 0]
+        return Source(torch.from_numpy(image), torch.from_numpy(segmentation), box_start, patch), params
+
+    def _draw_params(
+        self, rng: Generator, channels: int, patch: tuple[int, ...]
+    ) -> tuple[Params, tuple[int, ...], tuple[int, ...]]:
+        """What the transforms drew, and the box of the enlarged patch they need."""
+        if isinstance(self.transforms, Transform):
+            params = self.transforms.make_params(rng, SampleShape(channels, patch))
+            return params, *self.transforms.source_box(params, patch)
+        return int(rng.integers(2**63)), (0,) * len(patch), patch
+
+    def get_bbox(
+        self,
+        data_shape: Sequence[int],
+        force_fg: bool,
+        class_locations: ClassLocations | None,
+        overwrite_class: ClassKey | None = None,
+        verbose: bool = False,
+        rng: Generator | None = None,
+    ) -> tuple[list[int], list[int]]:
+        """Position of a patch: first and one past the last index per axis (nnU-Net v2 2.8.1, spec 02, 3.5).
+
+        Args:
+            data_shape: spatial shape of the case.
+            force_fg: centre the patch on a voxel of some class.
+            class_locations: voxel indices (n, 4) or (n, 3) per label or region.
+            overwrite_class: the class to take, instead of drawing one.
+            verbose: log when a case has no foreground.
+            rng: generator to draw from; None uses one of the moment.
+
+        There is no upper bound for patches centred on a voxel, as upstream has none.
+        """
+        rng = rng if rng is not None else np.random.default_rng()
+        lows, highs = patch_bounds(data_shape, self.patch_size, self.final_patch_size)
+        voxels = self._voxels_to_centre_on(force_fg, class_locations or {}, overwrite_class, verbose, rng)
+        if voxels is None:
+            starts = [int(rng.integers(low, high + 1)) for low, high in zip(lows, highs, strict=True)]
+        else:
+            voxel = voxels[int(rng.integers(len(voxels)))][-len(lows) :]
+            starts = [max(low, int(v) - edge // 2) for low, v, edge in zip(lows, voxel, self.patch_size, strict=True)]
+        return starts, [start + edge for start, edge in zip(starts, self.patch_size, strict=True)]
+
+    def _voxels_to_centre_on(
+        self,
+        forced: bool,
+        locations: ClassLocations,
+        overwrite_class: ClassKey | None,
+        verbose: bool,
+        rng: Generator,
+    ) -> NDArray[Any] | None:
+        annotated = self.annotated_classes_key
+        if not forced:
+            found = locations.get(annotated, ()) if self.has_ignore else ()
+            return np.asarray(found) if len(found) else None
+        eligible = [key for key, voxels in locations.items() if len(voxels) > 0]
+        if annotated in eligible and len(eligible) > 1:
+            eligible.remove(annotated)
+        if overwrite_class is not None and overwrite_class in eligible:
+            return np.asarray(locations[overwrite_class])
+        if not eligible:
+            if verbose:
+                logger.info("%s has no foreground: taking a random patch", self.current_key)
+            return None
+        return np.asarray(locations[eligible[int(rng.integers(len(eligible)))]])
+
+
+def _join(samples: list[Batch]) -> Batch:
+    """Batches of one as one batch."""
+    if len(samples) == 1:
+        return samples[0]
+    image = torch.cat([sample.image for sample in samples])
+    first = samples[0].segmentation
+    if isinstance(first, list):
+        return Batch(image, [torch.cat([s.segmentation[level] for s in samples]) for level in range(len(first))])
+    return Batch(image, torch.cat([sample.labels() for sample in samples]))
+
+
+class _PreviousStage:
+    """A lazily read label map without channel axis, as signed integers with one."""
+
+    dtype = np.dtype(np.int16)
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self.shape = (1, *array.shape)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[np.int16]:
+        return np.asarray(self._array[index[1:]])[None].astype(np.int16)
+
+
+class _LocationCache:
+    """Class locations of the cases used last, as small as they can be kept."""
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._used = 0
+        self._cases: OrderedDict[str, ClassLocations] = OrderedDict()
+
+    def get(self, case: str, properties: Mapping[str, Any]) -> ClassLocations:
+        """Locations of a case; `properties` is asked only if they are not here."""
+        if case in self._cases:
+            self._cases.move_to_end(case)
+            return self._cases[case]
+        locations = {key: _compact(voxels) for key, voxels in properties["class_locations"].items()}
+        self._cases[case] = locations
+        self._used += _size(locations)
+        while self._used > self._memory and len(self._cases) > 1:
+            self._used -= _size(self._cases.popitem(last=False)[1])
+        return locations
+
+
+def _compact(voxels: Any) -> NDArray[Any]:
+    array = np.asarray(voxels)
+    if array.size == 0:
+        return np.zeros((0, 3), np.int16)
+    return array[:, -3:].astype(np.int16 if array.max() < 2**15 else np.int32)
+
+
+def _size(locations: ClassLocations) -> int:
+    return sum(int(voxels.nbytes) for voxels in locations.values())
