@@ -1,0 +1,1 @@
+"""Image formats: one reader/writer per module, chosen by the registry; CaseProperties is what a case remembers."""
