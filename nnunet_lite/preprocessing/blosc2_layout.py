@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nnunet_lite.utilities.logging import logger
 
 Shape4 = tuple[int, int, int, int]
-_FILTER_SAMPLE = 2**20  # bytes that are compressed to choose a filter
+_FILTER_SAMPLE = 2**17  # bytes that are compressed to choose a filter; a whole chunk would take as long as the case
 
 
 def comp_blosc2_params(image_size: Sequence[int], patch_size: Sequence[int], bytes_per_pixel: int = 4,
@@ -80,7 +80,7 @@ def _chunk(image: list[int], limit: list[int], block: list[int], may_grow: list[
 
 def select_filter(array: NDArray[Any], blocks: Sequence[int], chunks: Sequence[int], codec: blosc2.Codec,
                   clevel: int) -> blosc2.Filter:
-    """Byte shuffling or nothing, whichever makes a centred sample of up to 1 MiB smaller; nothing on a tie."""
+    """Byte shuffling or nothing, whichever makes a centred sample of up to 128 KiB smaller; nothing on a tie."""
     shape = [min(size, chunk) for size, chunk in zip(array.shape, chunks, strict=True)]
     while math.prod(shape) * array.itemsize > _FILTER_SAMPLE and max(shape) > 1:
         longest = max(range(len(shape)), key=lambda axis: shape[axis] / blocks[axis])

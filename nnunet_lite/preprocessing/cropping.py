@@ -51,12 +51,12 @@ def crop_to_nonzero(data: NDArray[Any], seg: NDArray[Any] | None = None,
     mask = mask[slices(box)]
     _fill_holes(mask)
     crop = (slice(None), *slices(box))
-    outside = ~mask[None]
-    if seg is None:
-        marked = np.where(outside, np.int8(nonzero_label), np.int8(0))
-    else:
-        marked = _as_signed_copy(seg[crop])
-        outside &= marked == 0
+    shape = (1, *mask.shape)
+    marked: NDArray[Any] = np.zeros(shape, np.int8) if seg is None else _as_signed_copy(seg[crop])
+    if not mask.all():
+        outside = np.logical_not(mask, out=mask)[None]
+        if seg is not None:
+            outside &= marked == 0
         marked[outside] = nonzero_label
     return data[crop], marked, box
 
@@ -75,6 +75,9 @@ def _fill_holes(mask: NDArray[np.bool_]) -> None:
     """
     if min(mask.shape) < 3 or mask.all():
         return
+    if all(mask.take(end, axis=axis).all() for axis in range(mask.ndim) for end in (0, -1)):
+        mask[...] = True  # nothing reaches a face, as in most CT images
+        return
     components = cc3d.connected_components(np.ascontiguousarray(~mask), connectivity=6)
     is_hole = np.ones(int(components.max()) + 1, dtype=np.bool_)
     is_hole[0] = False
@@ -82,7 +85,7 @@ def _fill_holes(mask: NDArray[np.bool_]) -> None:
         for end in (0, -1):
             is_hole[np.unique(components.take(end, axis=axis))] = False
     if is_hole.any():
-        mask |= is_hole[components]
+        np.logical_or(mask, is_hole[components], out=mask)
 
 
 def _as_signed_copy(seg: NDArray[Any]) -> NDArray[Any]:
