@@ -117,7 +117,7 @@ class ExperimentPlanner:
 
     def determine_reader_writer(self) -> Any:
         """Class that reads this dataset's images, chosen by dataset.json and the first image of the first case."""
-        cases = RawDataset.load(self.dataset_name).cases
+        cases = RawDataset.scan(self.raw_dataset_folder).cases
         example = next((case.images[0] for case in cases.values() if case.images), None)
         return determine_reader_writer_from_dataset_json(self.dataset_json, example)
 

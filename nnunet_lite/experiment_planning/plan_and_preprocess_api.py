@@ -1,0 +1,235 @@
+"""Fingerprint, plan and preprocess several datasets: what the planning commands call (upstream's function names)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_lite.configuration import default_num_processes
+from nnunet_lite.exceptions import ArgumentError, ExtensionError, PlansError
+from nnunet_lite.experiment_planning.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunet_lite.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+from nnunet_lite.extensions import find_class, known_names
+from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunet_lite.plans.plans_manager import PlansManager, plans_file
+from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name
+from nnunet_lite.utilities.files import copy_file, load_json
+from nnunet_lite.utilities.logging import logger
+
+DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
+OTHER_PROCESSES = 4  # for configurations not named above
+
+_PREPROCESSING_KEYS = (
+    "preprocessor_name",
+    "spacing",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
+)
+
+
+def extract_fingerprints(
+    dataset_ids: Sequence[int | str],
+    fingerprint_extractor_class_name: str = "DatasetFingerprintExtractor",
+    num_processes: int | None = None,
+    check_dataset_integrity: bool = False,
+    clean: bool = True,
+    verbose: bool = True,
+    show_progress_bar: bool = True,
+    max_ram: int | None = None,
+) -> None:
+    """Extract the fingerprint of each dataset to nnUNet_preprocessed.
+
+    Args:
+        dataset_ids: ids or names.
+        num_processes: background processes; None is nnUNet_def_n_proc, else 8.
+        check_dataset_integrity: check every image and label of the dataset first.
+        clean: extract again where there is a fingerprint.
+        max_ram: bytes that the background work may take together.
+
+    Raises:
+        DatasetError: no such dataset, or something is wrong with its files.
+    """
+    extractor_class = find_class("fingerprint_extractor", fingerprint_extractor_class_name)
+    processes = default_num_processes() if num_processes is None else num_processes
+    names = [maybe_convert_to_dataset_name(dataset) for dataset in dataset_ids]
+    for name in names:
+        extractor = extractor_class(name, processes, verbose=verbose)
+        _configure(extractor, show_progress_bar, max_ram)
+        if extractor_class is DatasetFingerprintExtractor:  # checks in the same pass over the files
+            extractor.run(overwrite_existing=clean, check_dataset_integrity=check_dataset_integrity)
+            continue
+        if check_dataset_integrity:
+            verify_dataset_integrity(nnUNet_raw / name, processes, show_progress=show_progress_bar, max_ram=max_ram)
+        extractor.run(overwrite_existing=clean)
+
+
+def plan_experiments(
+    dataset_ids: Sequence[int | str],
+    experiment_planner_class_name: str = "ExperimentPlanner",
+    gpu_memory_target_in_gb: float | None = None,
+    preprocess_class_name: str = "DefaultPreprocessor",
+    overwrite_target_spacing: Sequence[float | str] | None = None,
+    overwrite_plans_name: str | None = None,
+) -> str:
+    """Plan each dataset from its fingerprint; returns the plans identifier (of the last one, all are the same).
+
+    Raises:
+        ExtensionError: no such planner (lists those that exist) or preprocessor.
+        PlansError, DatasetError: no fingerprint, or dataset.json is unusable.
+        ArgumentError: a target spacing or memory target that cannot be.
+    """
+    if not dataset_ids:
+        raise ArgumentError("No dataset was given to plan; name at least one id")
+    planner_class = _planner_class(experiment_planner_class_name)
+    find_class("preprocessor", preprocess_class_name)
+    if experiment_planner_class_name == "ExperimentPlanner":
+        logger.info(
+            "Planning the default U-Net. The residual encoder presets reach higher accuracy: "
+            "-pl nnUNetPlannerResEncM, L or XL for GPUs of 8-11, 24 and 40 GB"
+        )
+    options: dict[str, Any] = {"preprocessor_name": preprocess_class_name}
+    if overwrite_target_spacing is not None:
+        options["overwrite_target_spacing"] = _numbers(overwrite_target_spacing)
+    if gpu_memory_target_in_gb is not None:
+        options["gpu_memory_target_in_gb"] = gpu_memory_target_in_gb
+    if overwrite_plans_name is not None:
+        options["plans_name"] = overwrite_plans_name
+    identifier = ""
+    for name in [maybe_convert_to_dataset_name(dataset) for dataset in dataset_ids]:
+        planner = planner_class(name, **options)
+        planner.plan_experiment()
+        identifier = str(planner.plans_identifier)
+    return identifier
+
+
+def preprocess(
+    dataset_ids: Sequence[int | str],
+    plans_identifier: str = "nnUNetPlans",
+    configurations: Sequence[str] = DEFAULT_CONFIGURATIONS,
+    num_processes: Sequence[int] | int | None = None,
+    verbose: bool = False,
+    show_progress_bar: bool = True,
+    max_ram: int | None = None,
+) -> None:
+    """Preprocess the training cases of each dataset for these configurations and copy the reference labels.
+
+    Configurations that the plans do not have are skipped with a message; those that share their cases with an earlier
+    one are done with it.
+
+    Args:
+        num_processes: background processes, one number for all or one per configuration; None is 8 for 2d and
+            3d_lowres, 4 for others.
+        max_ram: bytes that the background work may take together.
+
+    Raises:
+        PlansError: no such plans, none of the configurations exists (lists those that do), or two of them would put
+            different cases into one folder.
+        ArgumentError: a list of processes that fits neither form.
+    """
+    processes = _processes_per_configuration(configurations, num_processes)
+    names = [maybe_convert_to_dataset_name(dataset) for dataset in dataset_ids]
+    managers = [PlansManager(plans_file(name, plans_identifier)) for name in names]
+    for name, plans_manager in zip(names, managers, strict=True):
+        _warn_if_dataset_json_changed(name)
+        for configuration in _distinct_configurations(plans_manager, configurations):
+            logger.info("Preprocessing %s, configuration %s", name, configuration)
+            preprocessor = plans_manager.get_configuration(configuration).preprocessor_class(verbose=verbose)
+            _configure(preprocessor, show_progress_bar, max_ram)
+            preprocessor.run(name, configuration, plans_identifier, num_processes=processes[configuration])
+        copy_reference_labels(name)
+
+
+def copy_reference_labels(dataset_name: str) -> None:
+    """Copy label files to gt_segmentations/<case><file_ending> of the preprocessed folder, where newer."""
+    dataset = RawDataset.load(dataset_name)
+    folder = nnUNet_preprocessed / dataset.name / "gt_segmentations"
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in dataset.cases.values():
+        if case.label is not None:
+            target = folder / f"{case.identifier}{dataset.dataset_json.file_ending}"
+            copy_file(case.label, target, only_if_newer=True)
+
+
+def _planner_class(name: str) -> Any:
+    known = [known for known in known_names("planner") if "Planner" in known]
+    try:
+        found = find_class("planner", name)
+    except ExtensionError as error:
+        raise ExtensionError(f"{error}; all planners: {', '.join(known)}") from error
+    if not isinstance(found, type):
+        raise ExtensionError(f"{name!r} is no planner; planners are: {', '.join(known)}")
+    return found
+
+
+def _configure(worker: Any, show_progress_bar: bool, max_ram: int | None) -> None:
+    """Settings upstream's constructors do not have; classes of one's own need not know them."""
+    worker.show_progress = show_progress_bar
+    worker.max_ram = max_ram
+
+
+def _numbers(spacing: Sequence[float | str]) -> list[float]:
+    try:
+        return [float(value) for value in spacing]
+    except ValueError:
+        raise ArgumentError(f"overwrite_target_spacing is {list(spacing)}, expected three positive numbers") from None
+
+
+def _processes_per_configuration(
+    configurations: Sequence[str], num_processes: Sequence[int] | int | None
+) -> Mapping[str, int]:
+    if num_processes is None:
+        return {name: DEFAULT_PROCESSES.get(name, OTHER_PROCESSES) for name in configurations}
+    numbers = [num_processes] if isinstance(num_processes, int) else list(num_processes)
+    if len(numbers) == 1:
+        numbers *= len(configurations)
+    if len(numbers) != len(configurations) or min(numbers, default=0) < 0:
+        raise ArgumentError(
+            f"num_processes is {numbers} for the configurations {', '.join(configurations)}; expected one number for "
+            "all of them or one for each"
+        )
+    return dict(zip(configurations, numbers, strict=True))
+
+
+def _distinct_configurations(plans_manager: PlansManager, configurations: Sequence[str]) -> list[str]:
+    """Those that exist, one per folder of preprocessed cases, in the order asked for."""
+    available = plans_manager.available_configurations
+    existing = [name for name in configurations if name in available]
+    if not existing:
+        raise PlansError(
+            f"Plans {plans_manager.plans_name} of {plans_manager.dataset_name} have none of the configurations "
+            f"{', '.join(configurations)}; they have: {', '.join(available)}"
+        )
+    for name in configurations:
+        if name not in available:
+            logger.info("Configuration %s is not in plans %s (%s) and is skipped", name, plans_manager.plans_name,
+                        ", ".join(available))
+    first: dict[str, str] = {}
+    for name in existing:
+        configuration = plans_manager.get_configuration(name)
+        other = first.setdefault(configuration.data_identifier, name)
+        if other == name:
+            continue
+        theirs = plans_manager.get_configuration(other).configuration
+        different = [key for key in _PREPROCESSING_KEYS if configuration.configuration.get(key) != theirs.get(key)]
+        if different:
+            raise PlansError(
+                f"Configurations {other} and {name} of {plans_manager.plans_name} both store their cases in "
+                f"{configuration.data_identifier} but differ in {', '.join(different)}; give {name} a data_identifier "
+                "of its own in the plans"
+            )
+        logger.info("Configuration %s uses the preprocessed cases of %s", name, other)
+    return list(first.values())
+
+
+def _warn_if_dataset_json_changed(dataset_name: str) -> None:
+    files = [Path(root / dataset_name / "dataset.json") for root in (nnUNet_raw, nnUNet_preprocessed)]
+    if all(file.is_file() for file in files) and load_json(files[0]) != load_json(files[1]):
+        logger.warning(
+            "%s was changed since %s was planned; its old content is used until you plan again", files[0], dataset_name
+        )
