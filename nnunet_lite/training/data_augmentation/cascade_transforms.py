@@ -103,11 +103,14 @@ def structuring_element(radius: float, axes: int) -> NDArray[np.bool_]:
 
 
 def _dilate(mask: Tensor, element: Tensor) -> Tensor:
-    """Correlation with the element by Fourier transform, outside counted as background."""
+    """Convolution with the element by Fourier transform, outside counted as background.
+
+    Elements of even size shift the result by half a voxel towards lower indices, as upstream's do.
+    """
     size = [n + k - 1 for n, k in zip(mask.shape, element.shape, strict=True)]
     spectrum = torch.fft.rfftn(mask.float(), size) * torch.fft.rfftn(element.float(), size)
     counts: Tensor = torch.fft.irfftn(spectrum, size)
-    inner = tuple(slice((k - 1) // 2, (k - 1) // 2 + n) for n, k in zip(mask.shape, element.shape, strict=True))
+    inner = tuple(slice(k // 2, k // 2 + n) for n, k in zip(mask.shape, element.shape, strict=True))
     return torch.gt(counts[inner], 0.5)
 
 

@@ -57,6 +57,25 @@ def test_the_border_does_not_erode() -> None:
     assert operate(1 - full, "opening", 1)[0].sum() == 0
 
 
+@pytest.mark.parametrize(
+    ("operator", "radius", "count", "first", "last"),
+    [
+        ("dilation", 2.5, 992, 2, 11),
+        ("dilation", 2, 1023, 2, 12),
+        ("erosion", 2.5, 64, 5, 8),
+        ("erosion", 3.7, 8, 6, 7),
+        ("closing", 3.7, 343, 3, 9),
+        ("opening", 2.5, 335, 3, 9),
+        ("opening", 2, 179, 4, 10),
+    ],
+)
+def test_operators_on_a_cube_are_upstreams(operator: str, radius: float, count: int, first: int, last: int) -> None:
+    image = torch.zeros(2, 15, 15, 15)
+    image[0, 4:11, 4:11, 4:11] = 1
+    voxels = operate(image, operator, radius)[0].nonzero()
+    assert (len(voxels), int(voxels.min()), int(voxels.max())) == (count, first, last)
+
+
 def test_which_operators_are_drawn() -> None:
     transform = ApplyRandomBinaryOperatorTransform([-2, -1])
     rng = np.random.default_rng(0)
