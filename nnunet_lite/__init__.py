@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from nnunet_lite.compat import register_moved_modules
 from nnunet_lite.version import __version__
 
 _PUBLIC = {
@@ -24,6 +25,8 @@ _PUBLIC = {
 }
 
 __all__ = ["__version__", *_PUBLIC]
+
+register_moved_modules()
 
 
 def __getattr__(name: str) -> Any:

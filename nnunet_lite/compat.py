@@ -1,0 +1,58 @@
+"""Upstream's module paths that live elsewhere here, so that a user's ported imports keep working.
+
+`sed s/nnunetv2/nnunet_lite/` on a trainer is a complete port: a module of this table answers an import by looking the
+name up in its new home at that moment. Nothing is imported before somebody asks.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+MOVED: dict[str, tuple[str, ...]] = {
+    "utilities.plans_handling.plans_handler": ("plans.plans_manager", "plans.configuration_manager"),
+    "utilities.label_handling.label_handling": ("plans.label_manager",),
+    "utilities.dataset_name_id_conversion": ("plans.raw_dataset",),
+    "utilities.utils": ("plans.raw_dataset",),
+    "utilities.get_network_from_plans": ("models.network",),
+    "utilities.file_path_utilities": ("models.trained_model", "plans.raw_dataset"),
+    "utilities.json_export": ("utilities.files",),
+    "preprocessing.preprocessors.default_preprocessor": ("preprocessing.default_preprocessor",),
+    "preprocessing.cropping.cropping": ("preprocessing.cropping",),
+    "preprocessing.normalization.default_normalization_schemes": ("preprocessing.normalization",),
+    "preprocessing.resampling.default_resampling": ("preprocessing.resampling",),
+    "preprocessing.resampling.resample_torch": ("preprocessing.resampling",),
+    "training.dataloading.nnunet_dataset": ("preprocessing.preprocessed_dataset",),
+    "training.dataloading.data_loader": ("training.data_loader",),
+    "training.logging.nnunet_logger": ("training.logging.loggers",),
+    "experiment_planning.experiment_planners.default_experiment_planner": (
+        "experiment_planning.default_experiment_planner",
+    ),
+    "experiment_planning.dataset_fingerprint.fingerprint_extractor": ("experiment_planning.fingerprint_extractor",),
+}
+
+
+class _MovedModule(ModuleType):
+    """Stands at an old path and hands out names from their new homes."""
+
+    def __init__(self, name: str, homes: tuple[str, ...]) -> None:
+        super().__init__(name, f"Moved to {', '.join(homes)}.")
+        self._homes = homes
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        for home in self._homes:
+            module = import_module(f"nnunet_lite.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(f"{self.__name__} has moved to {', '.join(self._homes)}, and {name!r} is not there")
+
+
+def register_moved_modules() -> None:
+    """Make the old paths importable; costs microseconds."""
+    for old, homes in MOVED.items():
+        name = f"nnunet_lite.{old}"
+        sys.modules.setdefault(name, _MovedModule(name, homes))

@@ -1,0 +1,60 @@
+"""Imports of upstream's module paths, after `sed s/nnunetv2/nnunet_lite/`."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from nnunet_lite.compat import MOVED
+
+IMPORTS = [
+    ("paths", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"]),
+    ("configuration", ["ANISO_THRESHOLD", "default_num_processes"]),
+    ("utilities.plans_handling.plans_handler", ["PlansManager", "ConfigurationManager"]),
+    ("utilities.label_handling.label_handling", ["LabelManager", "determine_num_input_channels"]),
+    ("utilities.dataset_name_id_conversion", ["maybe_convert_to_dataset_name"]),
+    ("utilities.utils", ["get_filenames_of_train_images_and_targets"]),
+    ("utilities.get_network_from_plans", ["get_network_from_plans"]),
+    ("utilities.file_path_utilities", ["get_output_folder"]),
+    ("preprocessing.preprocessors.default_preprocessor", ["DefaultPreprocessor"]),
+    ("preprocessing.cropping.cropping", ["crop_to_nonzero"]),
+    ("preprocessing.normalization.default_normalization_schemes", ["ZScoreNormalization", "ImageNormalization"]),
+    ("preprocessing.resampling.default_resampling", ["resample_data_or_seg_to_shape", "compute_new_shape"]),
+    ("preprocessing.resampling.resample_torch", ["resample_torch_fornnunet"]),
+    ("training.dataloading.nnunet_dataset", ["infer_dataset_class", "nnUNetDatasetBlosc2"]),
+    ("training.dataloading.data_loader", ["nnUNetDataLoader"]),
+    ("training.logging.nnunet_logger", ["MetaLogger", "LocalLogger"]),
+    ("training.loss.compound_losses", ["DC_and_CE_loss", "DC_and_BCE_loss"]),
+    ("training.loss.dice", ["MemoryEfficientSoftDiceLoss", "get_tp_fp_fn_tn"]),
+    ("training.loss.deep_supervision", ["DeepSupervisionWrapper"]),
+    ("training.loss.robust_ce_loss", ["RobustCrossEntropyLoss", "TopKLoss"]),
+    ("training.lr_scheduler.polylr", ["PolyLRScheduler"]),
+    ("training.nnUNetTrainer.nnUNetTrainer", ["nnUNetTrainer"]),
+    ("inference.predict_from_raw_data", ["nnUNetPredictor"]),
+    ("inference.export_prediction", ["export_prediction_from_logits", "resample_and_save"]),
+    ("inference.sliding_window_prediction", ["compute_gaussian", "compute_steps_for_sliding_window"]),
+    ("evaluation.evaluate_predictions", ["compute_metrics_on_folder"]),
+    ("imageio.base_reader_writer", ["BaseReaderWriter"]),
+    ("imageio.simpleitk_reader_writer", ["SimpleITKIO"]),
+    ("imageio.nibabel_reader_writer", ["NibabelIO", "NibabelIOWithReorient"]),
+    ("imageio.reader_writer_registry", ["determine_reader_writer_from_dataset_json"]),
+    ("experiment_planning.experiment_planners.default_experiment_planner", ["ExperimentPlanner"]),
+    ("experiment_planning.dataset_fingerprint.fingerprint_extractor", ["DatasetFingerprintExtractor"]),
+]
+
+
+@pytest.mark.parametrize(("path", "names"), IMPORTS)
+def test_upstream_imports_resolve(path: str, names: list[str]) -> None:
+    module = importlib.import_module(f"nnunet_lite.{path}")
+    assert all(hasattr(module, name) for name in names), [name for name in names if not hasattr(module, name)]
+
+
+def test_every_moved_module_is_covered_above() -> None:
+    assert set(MOVED) - {path for path, _ in IMPORTS} <= {"utilities.json_export"}
+
+
+def test_a_name_that_is_nowhere_says_where_it_was_sought() -> None:
+    module = importlib.import_module("nnunet_lite.utilities.label_handling.label_handling")
+    with pytest.raises(AttributeError, match="has moved to plans.label_manager"):
+        _ = module.no_such_name
