@@ -30,7 +30,8 @@ _BYTES_PER_VOXEL = 20  # of one pair of segmentations while it is compared
 def compute_metrics_on_folder(folder_ref: PathLike, folder_pred: PathLike, output_file: PathLike | None,
                               image_reader_writer: BaseReaderWriter, file_ending: str,
                               regions_or_labels: Sequence[LabelOrRegion], ignore_label: int | None = None,
-                              num_processes: int | None = None, chill: bool = True) -> dict[str, Any]:
+                              num_processes: int | None = None, chill: bool = True,
+                              cases: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluate every segmentation of one folder against the file of the same name in another.
 
     Args:
@@ -42,6 +43,7 @@ def compute_metrics_on_folder(folder_ref: PathLike, folder_pred: PathLike, outpu
         ignore_label: voxels whose reference is this value do not count.
         num_processes: background processes, 0 for none (default: nnUNet_def_n_proc or 8, never more than cores).
         chill: False insists that every reference has a prediction.
+        cases: names without ending; other predictions in the folder are passed over (default: all count).
 
     Returns:
         metric_per_case (list), mean (class -> metric), foreground_mean (metric).
@@ -51,16 +53,17 @@ def compute_metrics_on_folder(folder_ref: PathLike, folder_pred: PathLike, outpu
     """
     if output_file is not None and not os.fspath(output_file).endswith(".json"):
         raise ArgumentError(f"Output file {os.fspath(output_file)}: expected a name that ends in .json")
-    cases = _pair_files(Path(folder_ref), Path(folder_pred), file_ending, chill)
+    wanted = None if cases is None else {f"{case}{file_ending}" for case in cases}
+    pairs = _pair_files(Path(folder_ref), Path(folder_pred), file_ending, chill, wanted)
     classes = [plain_label_or_region(entry) for entry in regions_or_labels]
     if not classes:
         raise ArgumentError("No labels or regions to evaluate; name at least one")
     processes = default_num_processes() if num_processes is None else num_processes
     tasks = [Task(name, compute_metrics, (reference, prediction, image_reader_writer, classes, ignore_label),
                   memory=_BYTES_PER_VOXEL * int(np.prod(image_reader_writer.read_header(reference).shape)))
-             for name, reference, prediction in cases]
+             for name, reference, prediction in pairs]
     found = collect(run_tasks(tasks, min(processes, cpu_count()), show_progress=False))
-    results = summarize(_without_warnings([found[name] for name, _, _ in cases]), classes)
+    results = summarize(_without_warnings([found[name] for name, _, _ in pairs]), classes)
     _warn_about_absent_classes(results)
     if output_file is not None:
         save_summary_json(results, output_file)
@@ -108,10 +111,11 @@ def compute_metrics_on_folder_simple(folder_ref: PathLike, folder_pred: PathLike
                                      name[-len(ending):], list(labels), ignore_label, num_processes, chill)
 
 
-def _pair_files(folder_ref: Path, folder_pred: Path, file_ending: str, chill: bool) -> list[tuple[str, str, str]]:
+def _pair_files(folder_ref: Path, folder_pred: Path, file_ending: str, chill: bool,
+                wanted: set[str] | None = None) -> list[tuple[str, str, str]]:
     """(file name, reference, prediction) of everything to compare, by name."""
     references = set(_segmentations(folder_ref, file_ending))
-    predictions = _segmentations(folder_pred, file_ending)
+    predictions = [name for name in _segmentations(folder_pred, file_ending) if wanted is None or name in wanted]
     unknown = [name for name in predictions if name not in references]
     if unknown:
         raise DatasetError(f"{_count(unknown, 'prediction')} in {folder_pred} without a reference in {folder_ref}: "

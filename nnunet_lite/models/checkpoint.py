@@ -62,13 +62,6 @@ def save_checkpoint(checkpoint: Checkpoint, path: PathLike) -> None:
     _flush_folder(path.parent)
 
 
-def remove_leftovers(folder: PathLike) -> None:
-    """Remove the temporary files of checkpoints whose writing was killed."""
-    for file in Path(folder).glob(".*.tmp.checkpoint_*"):
-        with contextlib.suppress(OSError):
-            file.unlink()
-
-
 def strip_prefixes(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Weights under the names of the bare network."""
     return {_bare_name(name): tensor for name, tensor in weights.items()}

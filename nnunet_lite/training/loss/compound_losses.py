@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.training.loss.dice import MemoryEfficientSoftDiceLoss, SoftDiceLoss, softmax_helper_dim1
 from nnunet_lite.training.loss.robust_ce_loss import RobustCrossEntropyLoss, TopKLoss
 
@@ -118,3 +119,12 @@ class DC_and_BCE_loss(nn.Module):
         if mask is not None:
             entropy = (entropy * mask).sum() / mask.sum().clamp_min(1e-8)
         return self.weight_ce * entropy + self.weight_dice * dice
+
+
+def default_loss(label_manager: LabelManager, batch_dice: bool, ddp: bool) -> DC_and_CE_loss | DC_and_BCE_loss:
+    """nnU-Net's loss for one resolution: with BCE where heads are regions, else with cross entropy."""
+    dice = {"batch_dice": batch_dice, "do_bg": label_manager.has_regions, "smooth": 1e-5, "ddp": ddp}
+    ignore = label_manager.ignore_label
+    if label_manager.has_regions:
+        return DC_and_BCE_loss({}, dice, use_ignore_label=ignore is not None)
+    return DC_and_CE_loss(dice, {}, ignore_label=ignore, dice_class=MemoryEfficientSoftDiceLoss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,7 +27,8 @@ class DeepSupervisionWrapper(nn.Module):
     def forward(self, *args: Sequence[torch.Tensor]) -> torch.Tensor:
         """Loss of (outputs, targets, ...), lists of equal length."""
         weights = self.weight_factors or (1.0,) * len(args[0])
-        terms = [weight * self.loss(*inputs) for weight, inputs in zip(weights, zip(*args, strict=True), strict=True) if weight != 0]
+        levels = zip(weights, zip(*args, strict=True), strict=True)
+        terms = [weight * self.loss(*inputs) for weight, inputs in levels if weight != 0]
         total: torch.Tensor = sum(terms[1:], start=terms[0])
         return total
 
@@ -41,3 +43,9 @@ def deep_supervision_weights(number: int, lowest: float = 0.0) -> list[float]:
         return [1.0]
     weights = [2.0**-i for i in range(number - 1)] + [lowest]
     return [weight / sum(weights) for weight in weights]
+
+
+def deep_supervision_scales(strides: Sequence[Sequence[int]]) -> list[list[float]]:
+    """Size of each output relative to the patch, per axis: strides [[1,1],[2,2],[2,2]] give [[1,1],[.5,.5]]."""
+    reciprocal = 1 / np.cumprod(np.asarray(strides), axis=0)
+    return [[float(factor) for factor in level] for level in reciprocal[:-1]]

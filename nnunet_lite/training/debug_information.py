@@ -1,0 +1,55 @@
+"""What a training leaves beside its weights: copies of the documents, and debug.json."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnunet_lite.utilities.files import copy_file, save_json
+from nnunet_lite.version import __version__
+
+_DATALOADERS = ("dataloader_train", "dataloader_val")
+_LOADER_PARTS = ("loader", "generator", "transforms", "num_workers", "num_processes", "transform")
+
+
+_cudnn_version: Callable[[], int | None] = torch.backends.cudnn.version  # untyped in torch
+
+
+def debug_information(trainer: Any) -> dict[str, str]:
+    """Attributes of a trainer (its own and its class's), its loaders and the machine."""
+    names = {name for name in dir(type(trainer)) if not name.startswith("_")} | set(vars(trainer))
+    values: dict[str, Any] = {}
+    for name in sorted(names):
+        value = getattr(trainer, name)
+        if not name.startswith("__") and (not callable(value) or name == "loss"):
+            values[name] = value
+    values["network"] = type(trainer.network).__name__
+    for name in _DATALOADERS:
+        values |= {f"{name}.{part}": getattr(getattr(trainer, name), part, None) for part in _LOADER_PARTS}
+        values[f"{name}.generator.transforms"] = getattr(
+            getattr(getattr(trainer, name), "loader", None), "transforms", None
+        )
+    on_cuda = trainer.device.type == "cuda"
+    values |= {
+        "hostname": platform.node(),
+        "torch_version": torch.__version__,
+        "nnunet_lite_version": __version__,
+        "cudnn_version": _cudnn_version() if on_cuda else None,
+    }
+    if on_cuda:
+        values["gpu_name"] = torch.cuda.get_device_name(trainer.device)
+    return {name: str(value) for name, value in values.items()}
+
+
+def save_documents(trainer: Any) -> None:
+    """plans.json, dataset.json and, where there is one, the fingerprint: what prediction needs, above the folds."""
+    base = Path(trainer.output_folder_base)
+    save_json(trainer.plans_manager.plans, base / "plans.json", sort_keys=False)
+    save_json(trainer.dataset_json, base / "dataset.json", sort_keys=False)
+    fingerprint = Path(trainer.preprocessed_dataset_folder_base, "dataset_fingerprint.json")
+    if fingerprint.is_file():
+        copy_file(fingerprint, base / fingerprint.name)

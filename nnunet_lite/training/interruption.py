@@ -1,0 +1,54 @@
+"""Ending a training on request: SIGTERM, SIGUSR1 and Ctrl-C end the iteration first, so that the state can be saved."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+from nnunet_lite.utilities.logging import logger
+
+EXIT_CODE = 85  # of a command whose training was ended on request and can be continued with --c
+
+_SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")  # what clusters send before they kill, and Ctrl-C
+
+
+class TrainingInterrupted(SystemExit):
+    """Training ended on request after its state was saved; the process ends with code 85 unless somebody catches it."""
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_CODE)
+
+
+class StopRequest:
+    """Context manager that remembers a request to stop instead of obeying it at once; a second one is obeyed."""
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for name in _SIGNALS:
+            number = getattr(signal, name, None)
+            if number is None:  # Windows has no SIGUSR1
+                continue
+            try:
+                self._before[number] = signal.signal(number, self._remember)
+            except ValueError:  # not the main thread: signals are somebody else's business
+                return self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            signal.signal(number, self._before.get(number, signal.SIG_DFL))
+            signal.raise_signal(number)
+            return
+        self.received = signal.Signals(number).name
+        logger.info("%s received: saving after this iteration (once more ends at once, without saving)", self.received)

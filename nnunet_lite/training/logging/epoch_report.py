@@ -1,0 +1,43 @@
+"""What is said about an epoch when it ends, with a forecast of the end of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Any
+
+_RECENT = 10  # epochs the forecast is made from
+
+
+def epoch_report(curves: Mapping[str, list[Any]], epoch: int, num_epochs: int, now: datetime) -> list[str]:
+    """Lines of the log for a finished epoch; words and rounding are upstream's, the forecast is ours."""
+    durations = [
+        end - start
+        for start, end in zip(curves["epoch_start_timestamps"], curves["epoch_end_timestamps"], strict=True)
+    ]
+    lines = [
+        f"train_loss {round(curves['train_losses'][epoch], 4)}",
+        f"val_loss {round(curves['val_losses'][epoch], 4)}",
+        f"Pseudo dice {[round(dice, 4) for dice in curves['dice_per_class_or_region'][epoch]]}",
+        f"Epoch time: {round(durations[epoch], 2)} s",
+    ]
+    left = num_epochs - 1 - epoch
+    if left > 0:
+        seconds = left * median(durations[max(0, epoch + 1 - _RECENT) : epoch + 1])
+        finish = now + timedelta(seconds=seconds)
+        lines.append(f"{left} epochs left: {duration(seconds)}, done about {finish:%Y-%m-%d %H:%M}")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 42 s, 12 min, 3 h 05 min, 2 d 4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,471 @@
+"""The trainer: hyperparameters, hooks, steps and the loop. Everything clever is a leaf that a hook calls."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+import warnings
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from nnunet_lite.configuration import compile_requested
+from nnunet_lite.exceptions import WorkerError
+from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint, unwrap
+from nnunet_lite.models.network import build_network
+from nnunet_lite.models.trained_model import get_output_folder
+from nnunet_lite.paths import nnUNet_preprocessed
+from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.label_manager import determine_num_input_channels
+from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
+from nnunet_lite.training.batch_distribution import share_of_batch
+from nnunet_lite.training.debug_information import debug_information, save_documents
+from nnunet_lite.training.fold_folder import remove_leftovers, remove_superseded
+from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
+from nnunet_lite.training.logging.epoch_report import epoch_report
+from nnunet_lite.training.logging.log_file import log_file_name
+from nnunet_lite.training.logging.loggers import MetaLogger
+from nnunet_lite.training.loss import deep_supervision
+from nnunet_lite.training.loss.compound_losses import default_loss
+from nnunet_lite.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunet_lite.training.nnUNetTrainer.training_data import TrainingData
+from nnunet_lite.training.online_evaluation import StepOutput, collate_outputs, dice_from_counts, hard_counts, to_host
+from nnunet_lite.training.trainer_state import make_grad_scaler, restore_training_state, training_state
+from nnunet_lite.training.validation import validate
+from nnunet_lite.utilities.device import autocast, empty_cache, resolve_precision
+from nnunet_lite.utilities.distributed import all_gather_objects, barrier, is_distributed, rank, world_size
+from nnunet_lite.utilities.files import save_json, write_text
+
+CUDA = torch.device("cuda")
+
+
+class nnUNetTrainer(TrainingData):
+    """Trains one fold of one configuration.
+
+    A trainer of one's own overrides hyperparameters (class attributes, or attributes set after `super().__init__`) and
+    hooks; names and order of the hooks are those of nnU-Net v2 2.8.1 (spec 02, section 1).
+
+    Args:
+        plans: content of the plans file; not modified. A key `continue_training` is tolerated.
+        configuration: name of a configuration in the plans.
+        fold: entry of splits_final.json, or "all".
+        dataset_json: content of dataset.json.
+        device: where to compute.
+
+    Nothing is written before training or validation starts.
+    """
+
+    initial_lr: float = 1e-2
+    weight_decay: float = 3e-5
+    momentum: float = 0.99
+    gradient_clip_norm: float = 12.0
+    num_epochs: int = 1000
+    save_every: int = 50
+    disable_checkpointing: bool = False
+    precision: str = "auto"
+
+    def __init__(
+        self, plans: dict[str, Any], configuration: str, fold: int | str, dataset_json: dict[str, Any],
+        device: torch.device = CUDA,
+    ) -> None:
+        self.is_ddp = is_distributed()
+        self.local_rank = rank()
+        self.device = torch.device("cuda", self.local_rank) if device.type == "cuda" else device
+        resume = bool(plans.get("continue_training", False))
+        plans = {key: value for key, value in plans.items() if key != "continue_training"}
+        arguments = (plans, configuration, fold, dataset_json, self.device)
+        names = ("plans", "configuration", "fold", "dataset_json", "device")
+        self.my_init_kwargs: dict[str, Any] = dict(zip(names, arguments, strict=True))
+        self.plans_manager = PlansManager(plans)
+        self.configuration_manager: ConfigurationManager = self.plans_manager.get_configuration(configuration)
+        self.configuration_name = configuration
+        self.dataset_json = dataset_json
+        self.fold = fold
+        self.label_manager = self.plans_manager.get_label_manager(dataset_json)
+        self.is_cascaded = self.configuration_manager.previous_stage_name is not None
+        self.dataset_class: Any = None
+        self.preprocessed_dataset_folder_base = str(nnUNet_preprocessed / self.plans_manager.dataset_name)
+        self.preprocessed_dataset_folder = os.path.join(
+            self.preprocessed_dataset_folder_base, self.configuration_manager.data_identifier
+        )
+        self.current_epoch = 0
+        self.num_input_channels: Any = None  # these are filled by initialize and on_train_start
+        self.network: Any = None
+        self.optimizer: Any = None
+        self.lr_scheduler: Any = None
+        self.loss: Any = None
+        self.dataloader_train: Any = None
+        self.dataloader_val: Any = None
+        self.grad_scaler: Any = make_grad_scaler() if self.device.type == "cuda" else None
+        self.inference_allowed_mirroring_axes: tuple[int, ...] | None = None
+        self.was_initialized = False
+        self._best_ema: float | None = None
+        self._autocast_type: torch.dtype | None = None
+        self.epoch_outputs: list[StepOutput] = []  # of the training steps of this epoch
+        self._stop = StopRequest()
+        self._log_file_name = log_file_name(datetime.now())
+        self._resume = resume
+        self._set_output_folder(self.__class__.__name__)
+
+    def _set_output_folder(self, trainer_part: str) -> None:
+        """Derive all paths of results from the first part of the folder's name."""
+        dataset, plans = self.plans_manager.dataset_name, self.plans_manager.plans_name
+        self.output_folder_base = get_output_folder(dataset, trainer_part, plans, self.configuration_name)
+        self.output_folder = os.path.join(self.output_folder_base, f"fold_{self.fold}")
+        previous = self.configuration_manager.previous_stage_name
+        self.folder_with_segs_from_previous_stage = previous and os.path.join(
+            get_output_folder(dataset, trainer_part, plans, previous), "predicted_next_stage", self.configuration_name
+        )
+        self.log_file = os.path.join(self.output_folder, self._log_file_name)
+        self.logger = MetaLogger(self.output_folder, self._resume)
+
+    def override(
+        self, epochs: int | None = None, iterations: int | None = None, seed: int | None = None, precision: str = "auto"
+    ) -> None:
+        """Apply the command line's own flags; lengths and seed become part of the output folder's name.
+
+        `iterations` counts training batches per epoch; validation batches keep their proportion (5 to 1), at least 1.
+        """
+        parts = [type(self).__name__]
+        if epochs is not None:
+            self.num_epochs = epochs
+            parts.append(f"e{epochs}")
+        if iterations is not None:
+            share = self.num_val_iterations_per_epoch / self.num_iterations_per_epoch
+            self.num_iterations_per_epoch = iterations
+            self.num_val_iterations_per_epoch = max(1, round(iterations * share))
+            parts.append(f"i{iterations}")
+        if seed is not None:
+            self.seed = seed
+            parts.append(f"s{seed}")
+        self.precision = precision
+        self._set_output_folder("_".join(parts))
+
+    # building
+
+    def initialize(self) -> None:
+        """Build network, optimizer and loss. Raises RuntimeError when called twice."""
+        if self.was_initialized:
+            raise RuntimeError("initialize was called twice: a trainer is built once")
+        if self.seed is None:
+            self.seed = int(torch.randint(2**31, ()))
+        torch.manual_seed(self.seed)
+        self._set_batch_size_and_oversample()
+        self._autocast_type = resolve_precision(self.precision, self.device, training=True)
+        if self._autocast_type is not torch.float16:
+            self.grad_scaler = None
+        self.num_input_channels = determine_num_input_channels(
+            self.plans_manager, self.configuration_manager, self.dataset_json
+        )
+        self.network = self._build_network().to(self.device)
+        if self._do_i_compile():
+            self.network = torch.compile(self.network)
+        self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        if self.is_ddp:
+            synchronised: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+            self.network = synchronised(self.network)
+            self.network = nn.parallel.DistributedDataParallel(self.network, device_ids=[self.local_rank])
+        self.loss = self._build_loss()
+        self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
+        self.was_initialized = True
+        self.logger.update_config({"hparas": self.hyperparameters()})
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """What this training differs in from another of the same plans."""
+        names = ("initial_lr", "weight_decay", "oversample_foreground_percent", "probabilistic_oversampling")
+        lengths = ("num_iterations_per_epoch", "num_val_iterations_per_epoch", "num_epochs")
+        others = ("enable_deep_supervision", "batch_size", "precision", "seed")
+        return {name: getattr(self, name) for name in names + lengths + others}
+
+    def _build_network(self) -> nn.Module:
+        heads, configuration = self.label_manager.num_segmentation_heads, self.configuration_manager
+        tail = (self.num_input_channels, heads, self.enable_deep_supervision)
+        build: Callable[..., nn.Module] = self.build_network_architecture
+        if "plans_manager" in inspect.signature(build).parameters:
+            return build(self.plans_manager, configuration, *tail)
+        warnings.warn("build_network_architecture without plans_manager is old", DeprecationWarning, stacklevel=2)
+        architecture = (configuration.network_arch_class_name, configuration.network_arch_init_kwargs)
+        return build(*architecture, configuration.network_arch_init_kwargs_req_import, *tail)
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """A network without final nonlinearity; prediction calls this too, without deep supervision."""
+        return build_network(
+            configuration_manager.network_arch_class_name,
+            configuration_manager.network_arch_init_kwargs,
+            configuration_manager.network_arch_init_kwargs_req_import,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+        )
+
+    def _do_i_compile(self) -> bool:
+        """Whether torch.compile is used: on CUDA unless nnUNet_compile says no."""
+        return self.device.type == "cuda" and os.name != "nt" and compile_requested(True)
+
+    def _set_batch_size_and_oversample(self) -> None:
+        self.batch_size = self.configuration_manager.batch_size
+        if self.is_ddp:
+            self.batch_size, self.oversample_foreground_percent = share_of_batch(
+                self.batch_size, world_size(), self.local_rank, self.oversample_foreground_percent
+            )
+
+    def _build_loss(self) -> nn.Module:
+        """Dice and (binary) cross entropy over all resolutions."""
+        loss = default_loss(self.label_manager, self.configuration_manager.batch_dice, self.is_ddp)
+        if self._do_i_compile():
+            loss.dc = cast("nn.Module", torch.compile(loss.dc))
+        scales = self._get_deep_supervision_scales()
+        if scales is None:
+            return loss
+        lowest = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
+        weights = deep_supervision.deep_supervision_weights(len(scales), lowest)
+        return deep_supervision.DeepSupervisionWrapper(loss, weights)
+
+    def configure_optimizers(self) -> tuple[Any, Any]:
+        """Optimizer and schedule; the schedule's step(epoch) is called once per epoch."""
+        optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            self.initial_lr,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            nesterov=True,
+            fused=True if self.device.type == "cuda" else None,
+        )
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Switch between a list of outputs and the full-resolution output; override for networks of another build."""
+        network: Any = unwrap(self.network)
+        network.decoder.deep_supervision = enabled
+
+    def plot_network_architecture(self) -> None:
+        """Write the network's modules as text (upstream's drawing needs a package that no longer works)."""
+        if self.local_rank == 0:
+            write_text(f"{unwrap(self.network)}\n", Path(self.output_folder, "network_architecture.txt"))
+
+    # log
+
+    def print_plans(self) -> None:
+        """Log the configuration and the plans without their configurations."""
+        if self.local_rank == 0:
+            plans = {key: value for key, value in self.plans_manager.plans.items() if key != "configurations"}
+            configuration = self.configuration_manager.configuration
+            for title, values in ((f"Configuration {self.configuration_name}", configuration), ("Plans", plans)):
+                self.print_to_log_file(f"{title}:\n", values, "\n", also_print_to_console=False, add_timestamp=False)
+
+    def _save_debug_information(self) -> None:
+        if self.local_rank == 0:
+            save_json(debug_information(self), os.path.join(self.output_folder, "debug.json"))
+
+    # hooks, in the order in which they are called
+
+    def on_train_start(self) -> None:
+        """Everything that needs the disk: loaders, output folder, copies of the documents."""
+        if not self.was_initialized:
+            self.initialize()
+        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+        self.set_deep_supervision_enabled(self.enable_deep_supervision)
+        self.print_plans()
+        empty_cache(self.device)
+        if self.local_rank == 0:
+            remove_leftovers(self.output_folder)
+            self.dataset_class.unpack_dataset(self.preprocessed_dataset_folder, overwrite_existing=False)
+            save_documents(self)
+            self.plot_network_architecture()
+            self._save_debug_information()
+        barrier()
+
+    def on_train_end(self) -> None:
+        """Write checkpoint_final in place of checkpoint_latest and end the loaders."""
+        self.current_epoch -= 1  # what is saved is the number of the next epoch
+        self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_final.pth"))
+        self.current_epoch += 1
+        if self.local_rank == 0:
+            self.logger.plot_progress_png(self.output_folder)
+            remove_superseded(self.output_folder)
+        self._close_dataloaders()
+        empty_cache(self.device)
+        self.print_to_log_file("Training done.")
+
+    def _close_dataloaders(self) -> None:
+        for loader in (self.dataloader_train, self.dataloader_val):
+            close = getattr(loader, "close", None) or getattr(loader, "_finish", None)
+            if close is not None:
+                close()
+
+    def on_epoch_start(self) -> None:
+        """Note the time."""
+        self.logger.log("epoch_start_timestamps", time.time(), self.current_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Set training mode and learning rate."""
+        self.network.train()
+        self.lr_scheduler.step(self.current_epoch)
+        lr = self.optimizer.param_groups[0]["lr"]
+        for line in ("", f"Epoch {self.current_epoch}", f"Current learning rate: {round(lr, 5)}"):
+            self.print_to_log_file(line)
+        self.logger.log("lrs", lr, self.current_epoch)
+
+    def train_step(self, batch: dict[str, Any]) -> StepOutput:
+        """One update of the weights; the loss stays on the device, so that the host need not wait."""
+        data, target = self._on_device(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device, self._autocast_type):
+            loss = self.loss(self.network(data), target)
+        if self.grad_scaler is None:
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip_norm)
+            self.optimizer.step()
+        else:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip_norm)
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        return {"loss": loss.detach()}
+
+    def _on_device(self, batch: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        data, target = batch["data"].to(self.device, non_blocking=True), batch["target"]
+        if isinstance(target, list):
+            return data, [level.to(self.device, non_blocking=True) for level in target]
+        return data, target.to(self.device, non_blocking=True)
+
+    def on_train_epoch_end(self, train_outputs: list[StepOutput]) -> None:
+        """Log the mean loss of all ranks."""
+        losses = collate_outputs(train_outputs)["loss"]
+        mean = float(np.mean(np.concatenate(all_gather_objects(np.asarray(losses)))))
+        if not np.isfinite(mean):
+            self.print_to_log_file(f"The training loss of this epoch is {mean}: the weights are probably lost.")
+        self.logger.log("train_losses", mean, self.current_epoch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Set evaluation mode."""
+        self.network.eval()
+
+    def validation_step(self, batch: dict[str, Any]) -> StepOutput:
+        """Loss and hard counts per foreground class or region of one validation batch."""
+        data, target = self._on_device(batch)
+        with autocast(self.device, self._autocast_type):
+            output = self.network(data)
+            loss = self.loss(output, target)
+        if self.enable_deep_supervision:
+            output, target = output[0], target[0]
+        tp, fp, fn = hard_counts(output, target, self.label_manager.has_regions, self.label_manager.ignore_label)
+        return {"loss": loss.detach(), "tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
+
+    def on_validation_epoch_end(self, val_outputs: list[StepOutput]) -> None:
+        """Log the mean loss and the pseudo Dice of all ranks."""
+        outputs = collate_outputs(val_outputs)
+        gathered = all_gather_objects([np.sum(outputs[f"{kind}_hard"], 0) for kind in ("tp", "fp", "fn")])
+        tp, fp, fn = (np.sum(counts, 0) for counts in zip(*gathered, strict=True))
+        losses = np.concatenate(all_gather_objects(np.asarray(outputs["loss"])))
+        mean_dice, per_class = dice_from_counts(tp, fp, fn)
+        self.logger.log("mean_fg_dice", mean_dice, self.current_epoch)
+        self.logger.log("dice_per_class_or_region", per_class, self.current_epoch)
+        self.logger.log("val_losses", float(np.mean(losses)), self.current_epoch)
+
+    def on_epoch_end(self) -> None:
+        """Report, save checkpoints, draw."""
+        epoch = self.current_epoch
+        self.logger.log("epoch_end_timestamps", time.time(), epoch)
+        for line in epoch_report(self.logger.my_fantastic_logging, epoch, self.num_epochs, datetime.now()):
+            self.print_to_log_file(line)
+        if (epoch + 1) % self.save_every == 0 and epoch != self.num_epochs - 1:
+            self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
+        ema = float(self.logger.get_value("ema_fg_dice", epoch))
+        if self._best_ema is None or not ema <= self._best_ema:
+            self._best_ema = ema if np.isfinite(ema) else None
+            self.print_to_log_file(f"Yayy! New best EMA pseudo Dice: {round(ema, 4)}")
+            self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_best.pth"))
+        if self.local_rank == 0:
+            self.logger.plot_progress_png(self.output_folder, force=False)
+            self.logger.write_metrics(os.path.join(self.output_folder, "metrics.jsonl"))
+        self.current_epoch += 1
+
+    # checkpoints
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write the whole state, as of the end of the current epoch (or of the middle of it, if interrupted)."""
+        if self.local_rank != 0:
+            return
+        if self.disable_checkpointing:
+            self.print_to_log_file("No checkpoint written, checkpointing is disabled")
+            return
+        save_checkpoint(training_state(self), filename)
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | str) -> None:
+        """Restore the whole state from a file or its content; the device stays this trainer's.
+
+        Raises:
+            CheckpointError: no checkpoint, or not one of this network.
+        """
+        if not self.was_initialized:
+            self.initialize()
+        if isinstance(checkpoint, dict):
+            restore_training_state(self, checkpoint, "the checkpoint")
+        else:
+            restore_training_state(self, load_checkpoint(checkpoint, self.device), str(checkpoint))
+
+    # the loop
+
+    def run_training(self) -> None:
+        """Train from the current epoch to the last."""
+        with self._stop:
+            self.on_train_start()
+            for _ in range(self.current_epoch, self.num_epochs):
+                self.on_epoch_start()
+                self.on_train_epoch_start()
+                self.on_train_epoch_end(to_host(self._train_steps()))
+                with torch.no_grad():
+                    self.on_validation_epoch_start()
+                    self.on_validation_epoch_end(to_host(self._validation_steps()))
+                self.epoch_outputs = []
+                self.on_epoch_end()
+            self.on_train_end()
+
+    def _train_steps(self) -> list[StepOutput]:
+        while len(self.epoch_outputs) < self.num_iterations_per_epoch:
+            self.epoch_outputs.append(self.train_step(self._next_batch(self.dataloader_train)))
+        return self.epoch_outputs
+
+    def _validation_steps(self) -> list[StepOutput]:
+        number = self.num_val_iterations_per_epoch
+        return [self.validation_step(self._next_batch(self.dataloader_val)) for _ in range(number)]
+
+    def _next_batch(self, loader: Any) -> Any:
+        """The next batch; a request to stop or a failed worker ends the training here, with its state saved."""
+        if self._stop.received is None:
+            try:
+                return next(loader)
+            except WorkerError:
+                if self._stop.received is None:
+                    self._save_interrupted()
+                    raise
+        self._save_interrupted()
+        self.print_to_log_file("Stopped on request; continue with the same command and --c")
+        raise TrainingInterrupted
+
+    def _save_interrupted(self) -> None:
+        """Write checkpoint_latest in the middle of an epoch: upstream would repeat that epoch, we go on within it."""
+        self._close_dataloaders()
+        self.current_epoch -= 1
+        self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
+        self.current_epoch += 1
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Predict the validation cases as a whole and evaluate them."""
+        validate(self, save_probabilities)

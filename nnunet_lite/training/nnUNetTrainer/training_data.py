@@ -1,0 +1,165 @@
+"""The trainer's hooks around data: split, datasets, augmentation, batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from nnunet_lite.configuration import num_processes_data_augmentation
+from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.label_manager import LabelManager
+from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
+from nnunet_lite.training import splits
+from nnunet_lite.training.batch_workers import BatchIterator
+from nnunet_lite.training.data_augmentation import pipelines
+from nnunet_lite.training.data_augmentation.augmentation_geometry import configure_augmentation
+from nnunet_lite.training.data_loader import nnUNetDataLoader
+from nnunet_lite.training.logging.log_file import append_line
+from nnunet_lite.training.loss import deep_supervision
+from nnunet_lite.training.online_evaluation import StepOutput
+from nnunet_lite.training.trainer_state import stream_seed
+
+
+class TrainingData:
+    """Part of nnUNetTrainer; the attributes are filled by its constructor."""
+
+    oversample_foreground_percent: float = 0.33
+    probabilistic_oversampling: bool = False
+    num_iterations_per_epoch: int = 250
+    num_val_iterations_per_epoch: int = 50
+    enable_deep_supervision: bool = True
+    seed: int | None = None
+
+    batch_size: int
+    configuration_manager: ConfigurationManager
+    label_manager: LabelManager
+    fold: int | str
+    device: torch.device
+    local_rank: int
+    log_file: str
+    is_cascaded: bool
+    current_epoch: int
+    epoch_outputs: list[StepOutput]
+    dataset_class: Any
+    preprocessed_dataset_folder: str
+    preprocessed_dataset_folder_base: str
+    folder_with_segs_from_previous_stage: str | None
+    inference_allowed_mirroring_axes: tuple[int, ...] | None
+
+    def print_to_log_file(self, *args: object, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
+        """Append a line to the training log and show it."""
+        append_line(
+            self.log_file,
+            args,
+            add_timestamp=add_timestamp,
+            to_console=also_print_to_console,
+            to_file=self.local_rank == 0,
+        )
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        if not self.enable_deep_supervision:
+            return None
+        return deep_supervision.deep_supervision_scales(self.configuration_manager.pool_op_kernel_sizes)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(
+        self,
+    ) -> tuple[Any, bool, Sequence[int], tuple[int, ...] | None]:
+        """Rotation range, whether to augment slices of a 3D patch, enlarged patch size, mirror axes."""
+        geometry = configure_augmentation(self.configuration_manager.patch_size)
+        self.print_to_log_file("do_dummy_2d_data_aug:", geometry.do_dummy_2d_data_aug)
+        self.inference_allowed_mirroring_axes = geometry.mirror_axes
+        rotation, dummy_2d, initial_patch_size, mirror_axes = geometry
+        return rotation, dummy_2d, initial_patch_size, mirror_axes
+
+    @staticmethod
+    def get_training_transforms(
+        patch_size: Sequence[int],
+        rotation_for_DA: Any,
+        deep_supervision_scales: Sequence[Sequence[float]] | None,
+        mirror_axes: Sequence[int] | None,
+        do_dummy_2d_data_aug: bool,
+        use_mask_for_norm: Sequence[bool] | None = None,
+        is_cascaded: bool = False,
+        foreground_labels: Sequence[int] | None = None,
+        regions: Sequence[Any] | None = None,
+        ignore_label: int | None = None,
+    ) -> Any:
+        """A pipeline of ours, or any callable of image= and segmentation= that returns a dict of them."""
+        return pipelines.get_training_transforms(
+            patch_size, rotation_for_DA, deep_supervision_scales, mirror_axes, do_dummy_2d_data_aug,
+            use_mask_for_norm, is_cascaded, foreground_labels, regions, ignore_label,
+        )
+
+    @staticmethod
+    def get_validation_transforms(
+        deep_supervision_scales: Sequence[Sequence[float]] | None,
+        is_cascaded: bool = False,
+        foreground_labels: Sequence[int] | None = None,
+        regions: Sequence[Any] | None = None,
+        ignore_label: int | None = None,
+    ) -> Any:
+        """Like the training transforms, without augmentation."""
+        return pipelines.get_validation_transforms(
+            deep_supervision_scales, is_cascaded, foreground_labels, regions, ignore_label
+        )
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Training and validation cases."""
+        if self.dataset_class is None:
+            self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
+        identifiers = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
+        file = os.path.join(self.preprocessed_dataset_folder_base, splits.SPLITS_FILE)
+        return splits.do_split(self.fold, identifiers, file)
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """Datasets of the training and the validation cases."""
+        previous = self.folder_with_segs_from_previous_stage
+        keys = self.do_split()
+        datasets = [self.dataset_class(self.preprocessed_dataset_folder, cases, previous) for cases in keys]
+        return datasets[0], datasets[1]
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """Iterators over training and validation batches: dicts of data, target and keys."""
+        patch_size = self.configuration_manager.patch_size
+        rotation, dummy_2d, initial_patch_size, mirror_axes = (
+            self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        scales = self._get_deep_supervision_scales()
+        labels: dict[str, Any] = {
+            "is_cascaded": self.is_cascaded,
+            "foreground_labels": self.label_manager.foreground_labels,
+            "regions": self.label_manager.foreground_regions if self.label_manager.has_regions else None,
+            "ignore_label": self.label_manager.ignore_label,
+        }
+        use_mask = self.configuration_manager.use_mask_for_norm
+        training = self.get_training_transforms(
+            patch_size, rotation, scales, mirror_axes, dummy_2d, use_mask_for_norm=use_mask, **labels
+        )
+        validation = self.get_validation_transforms(scales, **labels)
+        dataset_tr, dataset_val = self.get_tr_and_val_datasets()
+        workers = num_processes_data_augmentation()
+        return (
+            self._batches(dataset_tr, initial_patch_size, training, 0, workers),
+            self._batches(dataset_val, patch_size, validation, 1, workers // 2 or min(workers, 1)),
+        )
+
+    def _batches(self, dataset: Any, patch_size: Sequence[int], transforms: Any, stream: int, workers: int) -> Any:
+        """Batches of one stream (0 training, 1 validation) from where this training stands."""
+        loader = nnUNetDataLoader(
+            dataset, self.batch_size, patch_size, self.configuration_manager.patch_size, self.label_manager,
+            oversample_foreground_percent=self.oversample_foreground_percent,
+            transforms=transforms,
+            probabilistic_oversampling=self.probabilistic_oversampling,
+            seed=stream_seed(self.seed or 0, self.local_rank, stream),
+        )  # fmt: skip
+        return BatchIterator(
+            loader,
+            num_workers=workers,
+            pin_memory=self.device.type == "cuda",
+            start=(self.current_epoch, len(self.epoch_outputs) if stream == 0 else 0),
+            batches_per_epoch=self.num_val_iterations_per_epoch if stream else self.num_iterations_per_epoch,
+            device=self.device,
+        )

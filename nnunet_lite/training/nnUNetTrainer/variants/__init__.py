@@ -1,0 +1,1 @@
+"""Trainers that differ from nnUNetTrainer in a line or two."""

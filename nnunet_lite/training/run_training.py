@@ -1,0 +1,165 @@
+"""From the arguments of a training to a finished fold: trainer, checkpoint to start from, training, validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from nnunet_lite.exceptions import ArgumentError, CheckpointError
+from nnunet_lite.extensions import find_class
+from nnunet_lite.paths import nnUNet_preprocessed
+from nnunet_lite.plans.plans_manager import load_plans, plans_file
+from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
+from nnunet_lite.training import fold_folder, splits
+from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
+from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
+from nnunet_lite.utilities.device import resolve_device, set_num_threads
+from nnunet_lite.utilities.files import load_json
+from nnunet_lite.utilities.logging import logger
+
+
+class Start(NamedTuple):
+    """Where a training begins and what it does."""
+
+    continue_training: bool = False
+    only_run_validation: bool = False
+    pretrained_weights: str | None = None
+    overwrite: bool = False
+
+
+def run_training(
+    dataset_name_or_id: str | int,
+    configuration: str,
+    fold: int | str,
+    trainer_class_name: str = "nnUNetTrainer",
+    plans_identifier: str = "nnUNetPlans",
+    pretrained_weights: str | None = None,
+    num_gpus: int = 1,
+    export_validation_probabilities: bool = False,
+    continue_training: bool = False,
+    only_run_validation: bool = False,
+    disable_checkpointing: bool = False,
+    val_with_best: bool = False,
+    device: torch.device = CUDA,
+    *,
+    epochs: int | None = None,
+    iterations: int | None = None,
+    seed: int | None = None,
+    precision: str = "auto",
+    overwrite: bool = False,
+) -> None:
+    """Train one fold and validate it; the positional arguments are upstream's.
+
+    Args:
+        epochs, iterations: other lengths than the trainer's; part of the output folder's name, as is `seed`.
+        precision: auto, float32, bf16 or fp16.
+        overwrite: train again where a finished training lies.
+
+    Raises:
+        nnUNetError: anything a user can mend, before anything is written.
+        TrainingInterrupted: ended by a signal; the state is saved.
+    """
+    start = Start(continue_training, only_run_validation, pretrained_weights, overwrite)
+    _check_flags(start, num_gpus, disable_checkpointing, val_with_best)
+    resolve_device(device.type)  # refuses a device that is not here
+    trainer = get_trainer_from_args(
+        dataset_name_or_id, configuration, fold, trainer_class_name, plans_identifier, device, continue_training
+    )
+    trainer.override(epochs, iterations, seed, precision)
+    trainer.disable_checkpointing = disable_checkpointing or trainer.disable_checkpointing
+    set_num_threads(device)
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    prepare_start(trainer, start)
+    if not only_run_validation:
+        trainer.run_training()
+    if val_with_best:
+        trainer.load_checkpoint(str(Path(trainer.output_folder, fold_folder.BEST)))
+    trainer.perform_actual_validation(export_validation_probabilities)
+
+
+def get_trainer_from_args(
+    dataset_name_or_id: str | int,
+    configuration: str,
+    fold: int | str,
+    trainer_name: str = "nnUNetTrainer",
+    plans_identifier: str = "nnUNetPlans",
+    device: torch.device = CUDA,
+    continue_training: bool = False,
+) -> nnUNetTrainer:
+    """The trainer for a dataset, its plans and a fold.
+
+    Raises:
+        DatasetError, PlansError, ExtensionError, ArgumentError: what there is not, with what there is.
+    """
+    fold = splits.parse_fold(fold)
+    dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
+    plans = load_plans(plans_file(dataset_name, plans_identifier))
+    dataset_json = load_json(nnUNet_preprocessed / dataset_name / "dataset.json")
+    if plans.get("plans_name", plans_identifier) != plans_identifier:
+        logger.warning(
+            "The file %s.json calls its plans %s: results go to the folder of that name",
+            plans_identifier,
+            plans["plans_name"],
+        )
+    trainer_class = find_class("trainer", trainer_name)
+    if not (isinstance(trainer_class, type) and issubclass(trainer_class, nnUNetTrainer)):
+        raise ArgumentError(f"-tr {trainer_name}: {trainer_class} is no trainer; derive it from nnUNetTrainer")
+    arguments: dict[str, Any] = {
+        "plans": {**plans, "continue_training": continue_training},
+        "configuration": configuration,
+        "fold": fold,
+        "dataset_json": dataset_json,
+        "device": device,
+    }
+    return trainer_class(**arguments)
+
+
+def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
+    """Load what the training starts from, and make room for a new one.
+
+    Raises:
+        CheckpointError: nothing to validate, a finished training in the way, or a file that does not fit.
+    """
+    folder = trainer.output_folder
+    final = Path(folder, fold_folder.FINAL)
+    if start.only_run_validation:
+        if not final.is_file():
+            raise CheckpointError(f"Cannot run validation because the training is not finished yet: no {final}")
+        trainer.load_checkpoint(str(final))
+        return
+    if start.continue_training:
+        checkpoint = fold_folder.checkpoint_to_continue(folder)
+        if checkpoint is not None:
+            logger.info("Continuing from %s", checkpoint)
+            trainer.load_checkpoint(str(checkpoint))
+            return
+        logger.warning("--c: there is nothing to continue in %s; starting a new training", folder)
+    elif final.is_file() and not start.overwrite:
+        raise CheckpointError(
+            f"{folder} holds a finished training; validate it with --val, repeat its end with --c, "
+            "or train again with --overwrite"
+        )
+    trainer.initialize()
+    if start.pretrained_weights is not None:
+        load_pretrained_weights(trainer.network, start.pretrained_weights)
+    earlier = fold_folder.set_aside(folder)
+    if earlier:
+        logger.warning(
+            "Starting anew in %s; the checkpoints of the earlier training there are kept as %s until this one has "
+            "finished (--c would have continued it)",
+            folder,
+            ", ".join(earlier),
+        )
+
+
+def _check_flags(start: Start, num_gpus: int, disable_checkpointing: bool, val_with_best: bool) -> None:
+    if start.continue_training and start.only_run_validation:
+        raise ArgumentError("--c and --val: continue a training, or only validate a finished one; give one of them")
+    if start.continue_training and start.pretrained_weights is not None:
+        raise ArgumentError("--c and -pretrained_weights: a continued training has its own weights; give one of them")
+    if val_with_best and disable_checkpointing:
+        raise ArgumentError("--val_best needs checkpoint_best, which --disable_checkpointing does not write")
+    if num_gpus > 1:
+        raise ArgumentError(f"-num_gpus {num_gpus}: training on several GPUs is not available yet; use -num_gpus 1")
