@@ -87,7 +87,8 @@ def plan_experiments(
     if not dataset_ids:
         raise ArgumentError("No dataset was given to plan; name at least one id")
     planner_class = _planner_class(experiment_planner_class_name)
-    find_class("preprocessor", preprocess_class_name)
+    if preprocess_class_name not in known_names("preprocessor"):  # a look at the files; importing it takes longer
+        find_class("preprocessor", preprocess_class_name)
     if experiment_planner_class_name == "ExperimentPlanner":
         logger.info(
             "Planning the default U-Net. The residual encoder presets reach higher accuracy: "

@@ -45,6 +45,8 @@ class DefaultPreprocessor:
     def __init__(self, verbose: bool = True) -> None:
         self.verbose = verbose
         self.num_threads = 1  # for compression
+        self.show_progress = True
+        self.max_ram: int | None = None  # bytes that all workers may take together
 
     def run_case_npy(self, data: NDArray[Any], seg: NDArray[Any] | None, properties: CaseProperties,
                      plans_manager: PlansManager, configuration_manager: ConfigurationManager,
@@ -137,7 +139,8 @@ class DefaultPreprocessor:
             for identifier in missing
         ]
         tasks.sort(key=lambda task: -task.memory)
-        outcomes = run_tasks(tasks, num_processes, description="Preprocessing cases", show_progress=bool(tasks))
+        outcomes = run_tasks(tasks, num_processes, description="Preprocessing cases",
+                             show_progress=self.show_progress and bool(tasks), max_ram=self.max_ram)
         with finished:
             collect(_note(outcomes, finished, signatures))
 
