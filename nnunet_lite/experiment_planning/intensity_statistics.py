@@ -30,7 +30,7 @@ class IntensitySummary(NamedTuple):
 
 
 def summary_size(num_cases: int) -> int:
-    """Points kept per case and channel, so that a large dataset still fits: rank errors stay below 1.3e-4."""
+    """Points kept per case and channel, so that a large dataset still fits: rank errors stay below 2e-4."""
     return int(np.clip(_TOTAL_POINTS // max(1, num_cases), _FEWEST, _MOST))
 
 
@@ -48,10 +48,13 @@ def summarize(intensities: NDArray[np.float32], size: int) -> IntensitySummary:
 
 def _merged(values: NDArray[np.float32], counts: NDArray[Any],
             size: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-    """Neighbouring values replaced by their mean such that about `size` points of about equal count are left."""
+    """Neighbouring values replaced by their mean such that about `size` points are left, closer together in the tails.
+
+    At the percentiles 0.5 and 99.5, which become CT's clipping bounds, points lie 4.5 times closer than on average.
+    """
     if values.size > size:
-        middle_rank = np.cumsum(counts) - 0.5 * counts
-        group = (middle_rank * (size / counts.sum())).astype(np.int64)
+        middle_rank = (np.cumsum(counts) - 0.5 * counts) / counts.sum()
+        group = (np.arcsin(np.sqrt(middle_rank)) * (2 / np.pi * size)).astype(np.int64)
         starts = np.flatnonzero(np.diff(group, prepend=-1))
         sums = np.add.reduceat(values * counts.astype(np.float64), starts)
         counts = np.add.reduceat(counts, starts)
@@ -77,7 +80,7 @@ def pooled_properties(summaries: Sequence[IntensitySummary]) -> dict[str, float]
     cumulated = np.cumsum(weights[order])
 
     def percentile(percent: float) -> float:
-        position = np.searchsorted(cumulated, percent / 100 * cumulated[-1] * (1 - 1e-12))
+        position = np.searchsorted(cumulated, percent / 100 * cumulated[-1] * (1 - 1e-9))
         return float(values[order[position]])
 
     return {

@@ -57,8 +57,9 @@ class NibabelIO(BaseReaderWriter):
         return image
 
     def _read_file(self, file: str) -> FileContent:
+        image = self._load(file)
         nifti.require_intact_gzip(file)
-        return self._content(self._load(file), file)
+        return self._content(image, file)
 
     def _content(self, image: Any, file: str) -> FileContent:
         voxels = _voxels(image, file)
