@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,7 @@ def extract_fingerprints(
     """
     extractor_class = find_class("fingerprint_extractor", fingerprint_extractor_class_name)
     processes = default_num_processes() if num_processes is None else num_processes
-    names = [maybe_convert_to_dataset_name(dataset) for dataset in dataset_ids]
-    for name in names:
+    for name in _dataset_names(dataset_ids):
         extractor = extractor_class(name, processes, verbose=verbose)
         _configure(extractor, show_progress_bar, max_ram)
         if extractor_class is DatasetFingerprintExtractor:  # checks in the same pass over the files
@@ -84,8 +84,7 @@ def plan_experiments(
         PlansError, DatasetError: no fingerprint, or dataset.json is unusable.
         ArgumentError: a target spacing or memory target that cannot be.
     """
-    if not dataset_ids:
-        raise ArgumentError("No dataset was given to plan; name at least one id")
+    names = _dataset_names(dataset_ids)
     planner_class = _planner_class(experiment_planner_class_name)
     if preprocess_class_name not in known_names("preprocessor"):  # a look at the files; importing it takes longer
         find_class("preprocessor", preprocess_class_name)
@@ -102,7 +101,7 @@ def plan_experiments(
     if overwrite_plans_name is not None:
         options["plans_name"] = overwrite_plans_name
     identifier = ""
-    for name in [maybe_convert_to_dataset_name(dataset) for dataset in dataset_ids]:
+    for name in names:
         planner = planner_class(name, **options)
         planner.plan_experiment()
         identifier = str(planner.plans_identifier)
@@ -134,7 +133,7 @@ def preprocess(
         ArgumentError: a list of processes that fits neither form.
     """
     processes = _processes_per_configuration(configurations, num_processes)
-    names = [maybe_convert_to_dataset_name(dataset) for dataset in dataset_ids]
+    names = _dataset_names(dataset_ids)
     managers = [PlansManager(plans_file(name, plans_identifier)) for name in names]
     for name, plans_manager in zip(names, managers, strict=True):
         _warn_if_dataset_json_changed(name)
@@ -155,6 +154,15 @@ def copy_reference_labels(dataset_name: str) -> None:
         if case.label is not None:
             target = folder / f"{case.identifier}{dataset.dataset_json.file_ending}"
             copy_file(case.label, target, only_if_newer=True)
+
+
+def _dataset_names(dataset_ids: Sequence[int | str]) -> list[str]:
+    """Names of the datasets; raises PathError for a folder that is not set, before anything is done."""
+    if not dataset_ids:
+        raise ArgumentError("No dataset was given; name at least one id, for example 4")
+    for root in (nnUNet_raw, nnUNet_preprocessed):
+        os.fspath(root)
+    return [maybe_convert_to_dataset_name(dataset) for dataset in dataset_ids]
 
 
 def _planner_class(name: str) -> Any:

@@ -247,6 +247,19 @@ def test_mistakes_end_in_one_line(
     assert len(error) == 1 and message in error[0]
 
 
+@pytest.mark.parametrize("entry", ["extract_fingerprint_entry", "plan_experiment_entry", "preprocess_entry"])
+@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed"])
+def test_unset_folders_are_named(
+    entry: str, variable: str, nnunet_folders: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned(nnunet_folders)
+    monkeypatch.delenv(variable)
+    assert getattr(planning, entry)(["-d", "1"]) == 2
+    output = capsys.readouterr()
+    assert f"The environment variable {variable} is not set" in output.err
+    assert output.out == ""
+
+
 def test_missing_fingerprint_says_what_to_do(nnunet_folders: Any, capsys: pytest.CaptureFixture[str]) -> None:
     name = planned(nnunet_folders)
     Path(nnunet_folders.preprocessed / name / "dataset_fingerprint.json").unlink()
