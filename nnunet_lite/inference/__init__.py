@@ -1,0 +1,1 @@
+"""From images to segmentations: tiles, mirroring, logits back to image space, files."""

@@ -1,0 +1,437 @@
+"""nnUNetPredictor: a trained model as a function of images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nnunet_lite.configuration import compile_requested, cpu_count, default_num_processes
+from nnunet_lite.exceptions import ArgumentError, NumericalError, StorageError
+from nnunet_lite.inference.data_iterators import (
+    CaseToPredict,
+    ModelDocuments,
+    preprocess_case,
+    preprocessed_cases,
+    worthwhile_processes,
+)
+from nnunet_lite.inference.export_prediction import load_and_delete
+from nnunet_lite.inference.export_queue import ExportQueue, export_case
+from nnunet_lite.inference.logit_prediction import PredictionSettings, Weights, predict_logits
+from nnunet_lite.inference.prediction_cases import Output, Source, check_part, find_cases, is_done, output_folder
+from nnunet_lite.models.checkpoint import load_weights
+from nnunet_lite.models.trained_model import Fold, TrainedModel
+from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.label_manager import LabelManager
+from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.utilities.device import empty_cache, num_threads, resolve_precision
+from nnunet_lite.utilities.files import PathLike, save_json
+from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.parallel import WorkerPool
+
+
+class nnUNetPredictor:
+    """Predicts images with a trained model (nnU-Net v2 2.8.1 methods, arguments and return values).
+
+    Args:
+        tile_step_size: longest step between tiles as a part of the patch, in (0, 1].
+        use_gaussian: weight the middle of a tile more than its rim.
+        use_mirroring: average over mirrored copies, along the axes that the training allowed.
+        perform_everything_on_device: keep image and sums on the device too; what does not fit goes to main memory.
+        device: where the network computes.
+        verbose: log what is done to each case.
+        verbose_preprocessing: the preprocessor logs as well.
+        allow_tqdm: show progress bars.
+        precision: float32, bf16, fp16; auto is fp16 on CUDA and float32 elsewhere.
+        dtype_of_sums: what weighted sums over tiles are rounded to. Half precision, as upstream's, decides near-ties
+            as upstream does and takes half the memory; sums that overflow are formed again in float32.
+        max_ram: bytes that background preprocessing may take (default: 80 % of what is available).
+    """
+
+    plans_manager: PlansManager
+    configuration_manager: ConfigurationManager
+    dataset_json: dict[str, Any]
+    label_manager: LabelManager
+    network: nn.Module
+
+    def __init__(
+        self,
+        tile_step_size: float = 0.5,
+        use_gaussian: bool = True,
+        use_mirroring: bool = True,
+        perform_everything_on_device: bool = True,
+        device: torch.device | str = "cuda",
+        verbose: bool = False,
+        verbose_preprocessing: bool = False,
+        allow_tqdm: bool = True,
+        *,
+        precision: str = "auto",
+        dtype_of_sums: torch.dtype = torch.float16,
+        max_ram: int | None = None,
+    ) -> None:
+        self.tile_step_size = tile_step_size
+        self.use_gaussian = use_gaussian
+        self.use_mirroring = use_mirroring
+        self.device = torch.device(device)
+        self.perform_everything_on_device = perform_everything_on_device and self.device.type == "cuda"
+        self.verbose = verbose
+        self.verbose_preprocessing = verbose_preprocessing
+        self.allow_tqdm = allow_tqdm
+        self.autocast_dtype = resolve_precision(precision, self.device, training=False)
+        self.dtype_of_sums = dtype_of_sums
+        self.max_ram = max_ram
+        self.list_of_parameters: list[Weights] | None = None
+        self.trainer_name: str | None = None
+        self.allowed_mirroring_axes: tuple[int, ...] | None = None
+        self._loaded: Weights | None = None  # the member whose weights the network has
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+
+    def initialize_from_trained_model_folder(
+        self,
+        model_training_output_dir: PathLike,
+        use_folds: Fold | Sequence[Fold] | None = None,
+        checkpoint_name: str = "checkpoint_final.pth",
+    ) -> None:
+        """Load a model folder.
+
+        Args:
+            model_training_output_dir: Trainer__Plans__Configuration, or a folder of any name with its content.
+            use_folds: one fold or several (numbers or `all`); None uses all there are.
+            checkpoint_name: file in each fold's folder.
+
+        Raises:
+            PathError, CheckpointError, PlansError: what is missing, and what is there instead.
+        """
+        model = TrainedModel(model_training_output_dir)
+        members = model.load_members(use_folds, checkpoint_name)
+        first = members[0]
+        configuration = model.plans_manager.get_configuration(first.configuration)
+        network = model.build_network(first.trainer_name, first.configuration)
+        for member in members:
+            load_weights(network, member.weights, f"fold {member.fold} of {model.folder}")
+        self.manual_initialization(
+            network, model.plans_manager, configuration, [member.weights for member in members], model.dataset_json,
+            first.trainer_name, first.mirroring_axes,
+        )
+
+    @staticmethod
+    def auto_detect_available_folds(
+        model_training_output_dir: PathLike, checkpoint_name: str = "checkpoint_final.pth"
+    ) -> list[Fold]:
+        """Folds of a model folder that have this checkpoint."""
+        return TrainedModel(model_training_output_dir).available_folds(checkpoint_name)
+
+    def manual_initialization(
+        self,
+        network: nn.Module,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        parameters: list[Mapping[str, Any]] | None,
+        dataset_json: dict[str, Any],
+        trainer_name: str,
+        inference_allowed_mirroring_axes: tuple[int, ...] | None,
+    ) -> None:
+        """Use a network that exists (the trainer's final validation does).
+
+        Args:
+            network: without deep supervision.
+            parameters: weights of each member of an ensemble, or None to use the network as it is.
+            inference_allowed_mirroring_axes: spatial axes, or None.
+        """
+        self.plans_manager = plans_manager
+        self.configuration_manager = configuration_manager
+        self.dataset_json = dataset_json
+        self.label_manager = plans_manager.get_label_manager(dataset_json)
+        self.list_of_parameters = parameters
+        self.trainer_name = trainer_name
+        self.allowed_mirroring_axes = inference_allowed_mirroring_axes
+        self._loaded = None
+        self.network = network
+        if compile_requested(default=False) and not hasattr(network, "_orig_mod"):
+            self.network = cast("nn.Module", torch.compile(network))
+
+    def predict_from_files(
+        self,
+        list_of_lists_or_source_folder: Source,
+        output_folder_or_list_of_truncated_output_files: Output,
+        save_probabilities: bool = False,
+        overwrite: bool = True,
+        num_processes_preprocessing: int | None = None,
+        num_processes_segmentation_export: int | None = None,
+        folder_with_segs_from_prev_stage: PathLike | None = None,
+        num_parts: int = 1,
+        part_id: int = 0,
+    ) -> list[Any] | None:
+        """Predict image files.
+
+        Args:
+            list_of_lists_or_source_folder: folder of images, list with the files of each case, or one image file.
+            output_folder_or_list_of_truncated_output_files: folder, one path without file ending per case, the file
+                to write for a single case, or None to return results.
+            save_probabilities: also write (or return) probabilities.
+            overwrite: False skips cases whose outputs exist and are intact.
+            num_processes_preprocessing, num_processes_segmentation_export: background processes; 0 does it here.
+                Fewer are used where starting one takes longer than the work.
+            folder_with_segs_from_prev_stage: for the second stage of a cascade.
+            num_parts, part_id: predict only every num_parts-th case, beginning with number part_id.
+
+        Returns:
+            In input order, None for each file written, or labels, or (labels, probabilities); None if there was
+            nothing to do.
+
+        Raises:
+            nnUNetError: for cases that failed, after all others were predicted; names each with its reason.
+        """
+        requested = (num_processes_preprocessing, num_processes_segmentation_export)
+        npp, nps = (default_num_processes() if number is None else number for number in requested)
+        arguments = {
+            "list_of_lists_or_source_folder": list_of_lists_or_source_folder,
+            "output_folder_or_list_of_truncated_output_files": output_folder_or_list_of_truncated_output_files,
+            "save_probabilities": save_probabilities,
+            "overwrite": overwrite,
+            "num_processes_preprocessing": npp,
+            "num_processes_segmentation_export": nps,
+            "folder_with_segs_from_prev_stage": folder_with_segs_from_prev_stage,
+            "num_parts": num_parts,
+            "part_id": part_id,
+        }
+        cases = self._cases(arguments)
+        if not cases:
+            return None
+        return self._predict_cases(cases, save_probabilities, npp, nps)
+
+    def predict_from_files_sequential(
+        self,
+        list_of_lists_or_source_folder: Source,
+        output_folder_or_list_of_truncated_output_files: Output,
+        save_probabilities: bool = False,
+        overwrite: bool = True,
+        folder_with_segs_from_prev_stage: PathLike | None = None,
+    ) -> list[Any]:
+        """`predict_from_files` in this process alone; returns an empty list when files are written."""
+        results = self.predict_from_files(
+            list_of_lists_or_source_folder, output_folder_or_list_of_truncated_output_files, save_probabilities,
+            overwrite, 0, 0, folder_with_segs_from_prev_stage,
+        )
+        return (results or []) if output_folder_or_list_of_truncated_output_files is None else []
+
+    def predict_from_list_of_npy_arrays(
+        self,
+        image_or_list_of_images: NDArray[Any] | Sequence[NDArray[Any]],
+        segs_from_prev_stage_or_list_of_segs_from_prev_stage: NDArray[Any] | Sequence[NDArray[Any] | None] | None,
+        properties_or_list_of_properties: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        truncated_ofname: str | Sequence[str] | None,
+        num_processes: int = 3,
+        save_probabilities: bool = False,
+        num_processes_segmentation_export: int | None = None,
+    ) -> list[Any]:
+        """Predict arrays as the model's reader gives them; arguments and results as in `predict_from_files`.
+
+        Args:
+            image_or_list_of_images: (c, d0, d1, d2) each.
+            segs_from_prev_stage_or_list_of_segs_from_prev_stage: (1, d0, d1, d2) each, or None.
+            properties_or_list_of_properties: must have `spacing`, and what the writer needs for files; not changed.
+            truncated_ofname: output paths without file ending, or None to return results.
+        """
+        cases = array_cases(
+            image_or_list_of_images, segs_from_prev_stage_or_list_of_segs_from_prev_stage,
+            properties_or_list_of_properties, truncated_ofname,
+        )
+        nps = num_processes_segmentation_export
+        return self._predict_cases(
+            cases, save_probabilities, num_processes, default_num_processes() if nps is None else nps
+        )
+
+    def get_data_iterator_from_raw_npy_data(
+        self,
+        image_or_list_of_images: NDArray[Any] | Sequence[NDArray[Any]],
+        segs_from_prev_stage_or_list_of_segs_from_prev_stage: NDArray[Any] | Sequence[NDArray[Any] | None] | None,
+        properties_or_list_of_properties: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        truncated_ofname: str | Sequence[str] | None,
+        num_processes: int = 3,
+    ) -> Iterator[dict[str, Any]]:
+        """Preprocessed cases for `predict_from_data_iterator`, made in the background; raises what went wrong."""
+        cases = array_cases(
+            image_or_list_of_images, segs_from_prev_stage_or_list_of_segs_from_prev_stage,
+            properties_or_list_of_properties, truncated_ofname,
+        )
+        processes = min(num_processes, len(cases))
+        with tempfile.TemporaryDirectory() as folder, WorkerPool(processes, max_ram=self.max_ram) as pool:
+            for _, item in preprocessed_cases(cases, self._documents(), pool, processes, folder):
+                if isinstance(item, Exception):
+                    raise item
+                yield {**item, "data": _as_tensor(item["data"])}
+
+    def predict_from_data_iterator(
+        self,
+        data_iterator: Iterable[Mapping[str, Any]],
+        save_probabilities: bool = False,
+        num_processes_segmentation_export: int | None = None,
+    ) -> list[Any]:
+        """Predict preprocessed cases.
+
+        Args:
+            data_iterator: dicts with `data` (c, x, y, z) or a `.npy` file of it (deleted), `data_properties`, `ofile`
+                (path without file ending, or None).
+        """
+        stream = (
+            (Path(item["ofile"]).name if item.get("ofile") else f"case {number}", item)
+            for number, item in enumerate(data_iterator)
+        )
+        nps = num_processes_segmentation_export
+        return self._predict_stream(stream, save_probabilities, default_num_processes() if nps is None else nps)
+
+    def predict_single_npy_array(
+        self,
+        input_image: NDArray[Any],
+        image_properties: Mapping[str, Any],
+        segmentation_previous_stage: NDArray[Any] | None = None,
+        output_file_truncated: str | None = None,
+        save_or_return_probabilities: bool = False,
+    ) -> Any:
+        """Predict one array (c, d0, d1, d2) in this process; labels, or (labels, probabilities), or None if written."""
+        case = CaseToPredict("image", input_image, segmentation_previous_stage, image_properties, output_file_truncated)
+        item = preprocess_case(case, self._documents(), self.verbose_preprocessing)
+        logits = self._predict_item(case.name, item)
+        with num_threads(cpu_count()):
+            return export_case(
+                logits, item["data_properties"], self._documents(), output_file_truncated, save_or_return_probabilities
+            )
+
+    @torch.inference_mode()
+    def predict_logits_from_preprocessed_data(self, data: Tensor) -> Tensor:
+        """Logits (heads, x, y, z) of a preprocessed image (c, x, y, z): the mean over all members of the ensemble.
+
+        In half precision on the CPU.
+        """
+        return self._predict(data, self._members())
+
+    @torch.inference_mode()
+    def predict_sliding_window_return_logits(self, input_image: Tensor) -> Tensor:
+        """As `predict_logits_from_preprocessed_data`, with the weights that the network has now."""
+        return self._predict(input_image, (None,))
+
+    def _predict(self, data: Tensor, members: Sequence[Weights | None], name: str = "") -> Tensor:
+        settings = PredictionSettings(
+            patch_size=tuple(self.configuration_manager.patch_size),
+            tile_step_size=self.tile_step_size,
+            use_gaussian=self.use_gaussian,
+            mirroring_axes=self.allowed_mirroring_axes if self.use_mirroring else None,
+            heads=self.label_manager.num_segmentation_heads,
+            device=self.device,
+            sums_on_device=self.perform_everything_on_device,
+            autocast_dtype=self.autocast_dtype,
+            dtype_of_sums=self.dtype_of_sums,
+        )
+        return predict_logits(self.network, data, settings, members, self._load, self.allow_tqdm, name)
+
+    def _members(self) -> Sequence[Weights | None]:
+        """Weights of each member, or one None: the network as it is."""
+        return self.list_of_parameters or (None,)
+
+    def _load(self, member: Weights | None) -> None:
+        if member is not None and member is not self._loaded:
+            load_weights(self.network, member)
+            self._loaded = member
+
+    def _cases(self, arguments: Mapping[str, Any]) -> list[CaseToPredict]:
+        """The cases left to do; everything is checked before anything is written."""
+        check_part(arguments["num_parts"], arguments["part_id"])
+        ending = self.dataset_json["file_ending"]
+        source = arguments["list_of_lists_or_source_folder"]
+        output = arguments["output_folder_or_list_of_truncated_output_files"]
+        previous = arguments["folder_with_segs_from_prev_stage"]
+        stage = self.configuration_manager.previous_stage_name
+        if stage is not None and previous is None:
+            raise ArgumentError(
+                f"This configuration is the second stage of a cascade: predict the same images with {stage} first, "
+                "then name that folder with -prev_stage_predictions"
+            )
+        cases = find_cases(source, output, self.dataset_json, previous if stage is not None else None)
+        cases = cases[arguments["part_id"] :: arguments["num_parts"]]
+        folder = output_folder(output, ending)
+        if folder is not None:
+            save_json(dict(arguments), folder / "predict_from_raw_data_args.json")
+            save_json(self.dataset_json, folder / "dataset.json", sort_keys=False)
+            save_json(self.plans_manager.plans, folder / "plans.json", sort_keys=False)
+        if not arguments["overwrite"]:
+            reader = self.plans_manager.image_reader_writer_class()
+            left = [case for case in cases if not is_done(case, ending, reader, arguments["save_probabilities"])]
+            if len(left) < len(cases):
+                logger.info("%d of %d cases are predicted already", len(cases) - len(left), len(cases))
+            cases = left
+        return cases
+
+    def _documents(self) -> ModelDocuments:
+        return ModelDocuments(self.plans_manager.plans, self.configuration_manager, self.dataset_json)
+
+    def _predict_cases(self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int) -> list[Any]:
+        heads = self.label_manager.num_segmentation_heads
+        npp, nps = worthwhile_processes(npp, nps, cases, self._documents(), heads)
+        processes = min(npp, len(cases))
+        with tempfile.TemporaryDirectory(prefix="nnunet_lite-") as folder, WorkerPool(
+            processes, max_ram=self.max_ram
+        ) as pool:
+            stream = preprocessed_cases(
+                cases, self._documents(), pool, processes, folder, self.verbose_preprocessing
+            )
+            return self._predict_stream(stream, save_probabilities, min(nps, len(cases)))
+
+    def _predict_stream(
+        self, stream: Iterable[tuple[str, Mapping[str, Any] | Exception]], save_probabilities: bool, nps: int
+    ) -> list[Any]:
+        """Predict cases as they come and export them in the background; failed cases are reported at the end."""
+        with ExportQueue(self._documents(), save_probabilities, nps) as queue:
+            for name, item in stream:
+                if self.verbose:
+                    logger.info("Predicting %s", name)
+                try:
+                    if isinstance(item, Exception):
+                        raise item
+                    logits = self._predict_item(name, item)
+                except StorageError:
+                    raise
+                except Exception as error:
+                    queue.fail(name, error)
+                else:
+                    queue.submit(name, logits, item["data_properties"], item.get("ofile"))
+            results = queue.results()
+        empty_cache(self.device)
+        return results
+
+    def _predict_item(self, name: str, item: Mapping[str, Any]) -> Tensor:
+        try:
+            with torch.inference_mode():
+                return self._predict(_as_tensor(item["data"]), self._members(), name)
+        except NumericalError as error:
+            raise NumericalError(f"{name}: {error}") from error
+
+
+def array_cases(images: Any, previous: Any, properties: Any, outputs: Any) -> list[CaseToPredict]:
+    """Cases from arrays, single ones or lists of equal length. Raises ArgumentError."""
+    if not isinstance(images, (list, tuple)):
+        images, previous, properties, outputs = [images], [previous], [properties], [outputs]
+    empty = [None] * len(images)
+    columns = [images, empty if previous is None else previous, properties, empty if outputs is None else outputs]
+    if len({len(column) for column in columns}) > 1:
+        raise ArgumentError(
+            f"{len(images)} images, {len(columns[1])} previous segmentations, {len(properties)} properties and "
+            f"{len(columns[3])} outputs were given; expected as many of each"
+        )
+    return [
+        CaseToPredict(Path(output).name if output else f"image {number}", image, seg, own, output)
+        for number, (image, seg, own, output) in enumerate(zip(*columns, strict=True))
+    ]
+
+
+def _as_tensor(data: Any) -> Tensor:
+    """Preprocessed data as a tensor: arrays, tensors, and `.npy` files, which are deleted."""
+    array = load_and_delete(data)
+    return torch.from_numpy(array) if isinstance(array, np.ndarray) else array

@@ -1,0 +1,147 @@
+"""Which cases a prediction is about: folders, lists of files, single files; their outputs; what is done already."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_lite.exceptions import ArgumentError, DatasetError
+from nnunet_lite.inference.data_iterators import CaseToPredict
+from nnunet_lite.plans.raw_dataset import list_image_cases
+from nnunet_lite.utilities.files import PathLike, subfiles
+from nnunet_lite.utilities.logging import logger
+
+Source = PathLike | Sequence[Sequence[str]]
+Output = PathLike | Sequence[str] | None
+
+
+def check_part(num_parts: int, part_id: int) -> None:
+    """Raise ArgumentError unless 0 <= part_id < num_parts."""
+    if not 0 <= part_id < num_parts:
+        raise ArgumentError(
+            f"part_id {part_id} of num_parts {num_parts}: parts are counted from 0, so expected 0 to {num_parts - 1}"
+        )
+
+
+def find_cases(source: Source, output: Output, dataset_json: Mapping[str, Any],
+               previous_stage_folder: PathLike | None = None) -> list[CaseToPredict]:
+    """The cases of a source with their outputs, in order.
+
+    Args:
+        source: a folder of `CASE_0000.ending` files, one image file, or a list with the files of each case.
+        output: a folder, a list of paths without file ending (one per case), for a single case also the path of the
+            file to write, or None.
+        dataset_json: of the model; its file_ending and channel_names count.
+        previous_stage_folder: where the previous stage's segmentations lie, as `CASE.ending`.
+
+    Raises:
+        DatasetError: no images, misnamed or missing files; names them.
+        ArgumentError: outputs that do not fit the cases.
+    """
+    ending = str(dataset_json["file_ending"])
+    files = _image_files(source, ending)
+    names = [case_name(images[0], ending) for images in files]
+    outputs = _outputs(output, names, ending)
+    _check_channels(dict(zip(names, files, strict=True)), dataset_json)
+    cases = []
+    for name, images, target in zip(names, files, outputs, strict=True):
+        previous = None
+        if previous_stage_folder is not None:
+            stem = name if target is None else Path(target).name
+            previous = str(Path(previous_stage_folder) / f"{stem}{ending}")
+            if not Path(previous).is_file():
+                raise DatasetError(f"{name}: the previous stage's segmentation {previous} does not exist; predict it "
+                                   "first with the configuration before this one")
+        cases.append(CaseToPredict(name, images, previous, None, target))
+    return cases
+
+
+def case_name(file: str, ending: str) -> str:
+    """File name without its ending and channel number, where it has one."""
+    stem = Path(file).name
+    stem = stem[: -len(ending)] if stem.endswith(ending) else stem.split(".")[0]
+    return re.sub(r"_\d{4}$", "", stem)
+
+
+def output_folder(output: Output, ending: str) -> Path | None:
+    """The folder that gets plans.json and the like; None where nothing is written."""
+    if output is None:
+        return None
+    if isinstance(output, (list, tuple)):
+        return Path(output[0]).parent if output else None
+    path = Path(_as_path(output))
+    return path.parent if path.name.endswith(ending) else path
+
+
+def is_done(case: CaseToPredict, ending: str, reader: Any, with_probabilities: bool) -> bool:
+    """Whether a case's outputs exist and are intact; a damaged one is mentioned and predicted again."""
+    if case.output is None:
+        return False
+    file, probabilities = Path(f"{case.output}{ending}"), Path(f"{case.output}.npz")
+    if not file.is_file() or (with_probabilities and not probabilities.is_file()):
+        return False
+    try:
+        reader.read_seg(str(file))
+        intact = not with_probabilities or zipfile.is_zipfile(probabilities)
+    except Exception:  # a reader of the user's may raise anything; whatever it is, the file is no good
+        intact = False
+    if not intact:
+        logger.warning("%s is damaged; the case is predicted again", file)
+    return intact
+
+
+def _as_path(value: Any) -> PathLike:
+    path: PathLike = value
+    return path
+
+
+def _image_files(source: Source, ending: str) -> list[list[str]]:
+    if isinstance(source, (list, tuple)):
+        files = [[str(file) for file in ([images] if isinstance(images, str) else images)] for images in source]
+        missing = [file for images in files for file in images if not Path(file).is_file()]
+        if missing or not all(files):
+            raise DatasetError(f"Input files do not exist: {', '.join(missing[:5])}" if missing
+                               else "A case in the list of inputs has no files")
+        return files
+    path = Path(_as_path(source))
+    if path.is_file():
+        if not path.name.endswith(ending):
+            raise DatasetError(f"{path}: this model reads {ending} files; convert the image, or give a folder of them")
+        return [[str(path)]]
+    cases = list_image_cases(path, ending)
+    if not cases:
+        others = [Path(file).name for file in subfiles(path)][:3]
+        raise DatasetError(f"{path} has no images CASE_0000{ending}"
+                           f"{'; it holds ' + ', '.join(others) if others else ', it is empty'}")
+    return list(cases.values())
+
+
+def _outputs(output: Output, names: list[str], ending: str) -> list[str | None]:
+    if output is None:
+        return [None] * len(names)
+    if isinstance(output, (list, tuple)):
+        if len(output) != len(names):
+            raise ArgumentError(f"{len(output)} outputs were given for {len(names)} cases; expected one for each")
+        return [str(Path(target)) for target in output]
+    path = Path(_as_path(output))
+    if path.name.endswith(ending):
+        if len(names) != 1:
+            raise ArgumentError(f"The output {path} is a file, but there are {len(names)} cases; give a folder")
+        return [str(path)[: -len(ending)]]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ArgumentError(f"Several cases would be written to the same file in {path}: {', '.join(twice[:5])}")
+    return [str(path / name) for name in names]
+
+
+def _check_channels(files: Mapping[str, Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
+    channels = dataset_json.get("modality", dataset_json.get("channel_names")) or {}
+    for name, images in files.items():
+        if len(images) not in (1, len(channels)):
+            raise DatasetError(
+                f"{name}: {len(images)} image files, but the model was trained with {len(channels)} channels "
+                f"({', '.join(map(str, channels.values()))}): {', '.join(Path(file).name for file in images)}"
+            )

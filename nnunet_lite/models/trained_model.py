@@ -1,0 +1,272 @@
+"""A folder of trained models, `Dataset/Trainer__Plans__Configuration`: names and paths, folds, weights, network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from torch import nn
+
+from nnunet_lite.exceptions import ArgumentError, CheckpointError, ExtensionError, PathError
+from nnunet_lite.extensions import find_class
+from nnunet_lite.models.checkpoint import Checkpoint, load_checkpoint
+from nnunet_lite.models.network import build_network
+from nnunet_lite.paths import nnUNet_results
+from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.label_manager import determine_num_input_channels
+from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.utilities.files import PathLike, load_json, subdirs
+from nnunet_lite.utilities.logging import logger
+
+Fold = int | str  # a number or "all"
+
+_FINAL = "checkpoint_final.pth"
+_SEPARATOR = "__"
+
+
+class ModelName(NamedTuple):
+    """What the name of a model folder says."""
+
+    trainer: str
+    plans: str
+    configuration: str
+
+
+class Member(NamedTuple):
+    """What prediction needs of one fold."""
+
+    fold: Fold
+    trainer_name: str
+    configuration: str
+    mirroring_axes: tuple[int, ...] | None
+    weights: Mapping[str, Any]
+
+
+def model_folder_name(trainer: str, plans: str, configuration: str) -> str:
+    """Trainer__Plans__Configuration."""
+    return _SEPARATOR.join((trainer, plans, configuration))
+
+
+def parse_model_folder_name(name: str) -> ModelName:
+    """The inverse of `model_folder_name`. Raises ArgumentError for any other name."""
+    parts = name.split(_SEPARATOR)
+    if len(parts) != 3 or not all(parts):
+        raise ArgumentError(f"{name!r} is no model folder; expected Trainer__Plans__Configuration")
+    return ModelName(*parts)
+
+
+def convert_trainer_plans_config_to_identifier(trainer_name: str, plans_identifier: str, configuration: str) -> str:
+    """Upstream's name of `model_folder_name`."""
+    return model_folder_name(trainer_name, plans_identifier, configuration)
+
+
+def convert_identifier_to_trainer_plans_config(identifier: str) -> ModelName:
+    """Upstream's name of `parse_model_folder_name`."""
+    return parse_model_folder_name(Path(identifier).name)
+
+
+def get_output_folder(
+    dataset_name: str,
+    trainer_name: str = "nnUNetTrainer",
+    plans_identifier: str = "nnUNetPlans",
+    configuration: str = "3d_fullres",
+    fold: Fold | None = None,
+) -> str:
+    """Where a model (or one of its folds) lies below nnUNet_results; `dataset_name` is the folder's full name."""
+    folder = nnUNet_results / dataset_name / model_folder_name(trainer_name, plans_identifier, configuration)
+    return str(folder if fold is None else folder / f"fold_{fold}")
+
+
+def parse_dataset_trainer_plans_configuration_from_path(path: PathLike) -> tuple[str, str, str, str]:
+    """(dataset, trainer, plans, configuration) from any path inside a model folder. Raises ArgumentError."""
+    parts = Path(path).parts
+    for dataset, name in zip(parts[:-1], parts[1:], strict=True):
+        if dataset.startswith("Dataset") and name.count(_SEPARATOR) == 2:
+            return (dataset, *parse_model_folder_name(name))
+    raise ArgumentError(f"{path} lies in no model folder DatasetXXX_Name/Trainer__Plans__Configuration")
+
+
+def folds_tuple_to_string(folds: Iterable[Fold]) -> str:
+    """(0, 1, 2) -> "0_1_2"."""
+    return "_".join(str(fold) for fold in folds)
+
+
+def folds_string_to_tuple(folds: str) -> tuple[Fold, ...]:
+    """"0_1_2" -> (0, 1, 2)."""
+    return tuple(parse_fold(fold) for fold in folds.split("_"))
+
+
+def parse_fold(fold: Fold) -> Fold:
+    """A fold number or `all`. Raises ArgumentError."""
+    text = str(fold)
+    if text == "all":
+        return text
+    if not text.isdigit():
+        raise ArgumentError(f"fold {fold!r}: expected a whole number or 'all'")
+    return int(text)
+
+
+class TrainedModel:
+    """A model folder as training leaves it: dataset.json, plans.json, fold_X/checkpoint_final.pth.
+
+    Args:
+        folder: any place; its name plays no role.
+
+    Raises:
+        PathError: no such folder, or it holds no dataset.json and plans.json.
+    """
+
+    def __init__(self, folder: PathLike) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise PathError(f"There is no model folder {self.folder}{_neighbours(self.folder)}")
+        missing = [name for name in ("dataset.json", "plans.json") if not (self.folder / name).is_file()]
+        if missing:
+            held = ", ".join(sorted(entry.name for entry in self.folder.iterdir())) or "nothing"
+            raise PathError(f"{self.folder} is no model folder: it has no {' and no '.join(missing)}; it holds: {held}")
+
+    @staticmethod
+    def find(dataset_name: str, trainer: str, plans: str, configuration: str) -> TrainedModel:
+        """The model below nnUNet_results; `dataset_name` is the folder's full name. Raises PathError."""
+        return TrainedModel(get_output_folder(dataset_name, trainer, plans, configuration))
+
+    @cached_property
+    def dataset_json(self) -> dict[str, Any]:
+        """dataset.json of the training."""
+        return cast("dict[str, Any]", load_json(self.folder / "dataset.json"))
+
+    @cached_property
+    def plans_manager(self) -> PlansManager:
+        """Plans of the training."""
+        return PlansManager(self.folder / "plans.json")
+
+    def fold_folder(self, fold: Fold) -> Path:
+        """Folder of a fold."""
+        return self.folder / f"fold_{parse_fold(fold)}"
+
+    def available_folds(self, checkpoint_name: str = _FINAL) -> list[Fold]:
+        """Folds that have this checkpoint, numbers in order; [`all`] where there is nothing but fold_all."""
+        with_checkpoint = [
+            name.removeprefix("fold_")
+            for name in subdirs(self.folder, prefix="fold_", join=False)
+            if (self.folder / name / checkpoint_name).is_file()
+        ]
+        numbers: list[Fold] = sorted(int(name) for name in with_checkpoint if name.isdigit())
+        return numbers or [name for name in with_checkpoint if name == "all"]
+
+    def load_fold(self, fold: Fold, checkpoint_name: str = _FINAL) -> Checkpoint:
+        """The whole checkpoint of a fold. Raises CheckpointError naming the folds and checkpoints there are."""
+        file = self.fold_folder(fold) / checkpoint_name
+        if not file.is_file():
+            raise CheckpointError(f"There is no checkpoint {file}; {self._inventory()}")
+        return load_checkpoint(file)
+
+    def load_members(
+        self, folds: Fold | Sequence[Fold] | None = None, checkpoint_name: str = _FINAL
+    ) -> list[Member]:
+        """What prediction needs of the given folds (None: all there are), in this order.
+
+        Raises:
+            CheckpointError: a fold or checkpoint is missing, or the folds do not belong together.
+        """
+        if folds is None:
+            folds = self.available_folds(checkpoint_name)
+            if not folds:
+                raise CheckpointError(f"{self.folder} has no fold with {checkpoint_name}; {self._inventory()}")
+        elif isinstance(folds, (int, str)):
+            folds = [folds]
+        members = [self._member(parse_fold(fold), checkpoint_name) for fold in folds]
+        if not members:
+            raise CheckpointError(f"No fold was asked for; {self._inventory()}")
+        self._require_consistency(members)
+        return members
+
+    def _member(self, fold: Fold, checkpoint_name: str) -> Member:
+        checkpoint = self.load_fold(fold, checkpoint_name)
+        try:
+            configuration, trainer = checkpoint["init_args"]["configuration"], checkpoint["trainer_name"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.fold_folder(fold) / checkpoint_name} does not say how it was trained: no {error}"
+            ) from error
+        axes = checkpoint.get("inference_allowed_mirroring_axes")
+        return Member(fold, trainer, configuration, tuple(axes) if axes else None, checkpoint["network_weights"])
+
+    def _require_consistency(self, members: list[Member]) -> None:
+        first = members[0]
+        for other in members[1:]:
+            for what in ("configuration", "trainer_name", "mirroring_axes"):
+                here, there = getattr(first, what), getattr(other, what)
+                if here == there:
+                    continue
+                message = f"{self.folder}: {what} is {here} in fold {first.fold} but {there} in fold {other.fold}"
+                if what != "trainer_name":
+                    raise CheckpointError(f"{message}; these folds cannot be predicted together, choose with -f")
+                logger.warning("%s; the network is built as the first says", message)
+
+    def _inventory(self) -> str:
+        found = [
+            f"{Path(folder).name} ({', '.join(sorted(file.name for file in Path(folder).glob('*.pth'))) or 'empty'})"
+            for folder in subdirs(self.folder, prefix="fold_")
+        ]
+        return f"{self.folder} has: {', '.join(found) or 'no folds'}"
+
+    def build_network(self, trainer_name: str, configuration: str) -> nn.Module:
+        """The network for prediction (no deep supervision), without weights."""
+        return build_network_of_trainer(
+            trainer_name, self.plans_manager, self.plans_manager.get_configuration(configuration), self.dataset_json
+        )
+
+
+def build_network_of_trainer(
+    trainer_name: str,
+    plans_manager: PlansManager,
+    configuration: ConfigurationManager,
+    dataset_json: Mapping[str, Any],
+) -> nn.Module:
+    """The network that a trainer builds; straight from the plans where nobody has that trainer.
+
+    The base trainer builds from the plans and nothing else, so it is not even imported. Both forms of a trainer's
+    `build_network_architecture` are served: upstream's present one, with managers, and the older one with names.
+    """
+    channels = determine_num_input_channels(plans_manager, configuration, dataset_json)
+    heads = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
+    architecture = (
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+    )
+    trainer = None if trainer_name == "nnUNetTrainer" else _find_trainer(trainer_name)
+    if trainer is None:
+        return build_network(*architecture, channels, heads, deep_supervision=False)
+    build = trainer.build_network_architecture
+    if "plans_manager" in inspect.signature(build).parameters:
+        network = build(plans_manager, configuration, channels, heads, enable_deep_supervision=False)
+    else:
+        network = build(*architecture, channels, heads, enable_deep_supervision=False)
+    return cast("nn.Module", network)
+
+
+def _find_trainer(name: str) -> Any:
+    try:
+        return find_class("trainer", name)
+    except ExtensionError as error:
+        logger.warning(
+            "The trainer %s of this model cannot be used (%s); its network is built from the plans, "
+            "which is right unless that trainer builds another one",
+            name,
+            error,
+        )
+        return None
+
+
+def _neighbours(folder: Path) -> str:
+    """What there is instead, one level up."""
+    parent = folder.parent
+    if not parent.is_dir():
+        return f": there is no {parent} either"
+    names = [name for name in subdirs(parent, join=False) if _SEPARATOR in name]
+    return f"; {parent} has: {', '.join(names) or 'no models'}"
