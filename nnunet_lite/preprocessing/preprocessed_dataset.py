@@ -47,12 +47,16 @@ class nnUNetBaseDataset(ABC):
     def __getitem__(self, identifier: str) -> Case:
         return self.load_case(identifier)
 
-    @abstractmethod
     def load_case(self, identifier: str) -> Case:
         """Data (c, x, y, z) float32, seg (1, x, y, z) int16, previous stage's seg (x, y, z) or None, properties.
 
         The arrays are lazy: indexing reads. Raises DatasetError if a file of the case is missing or damaged.
         """
+        return *self.load_arrays(identifier), self.load_properties(identifier)
+
+    @abstractmethod
+    def load_arrays(self, identifier: str) -> tuple[Any, Any, Any]:
+        """The arrays of `load_case` without the properties, which with many classes take longer to read."""
 
     @staticmethod
     @abstractmethod
@@ -87,14 +91,14 @@ class nnUNetBaseDataset(ABC):
 class nnUNetDatasetBlosc2(nnUNetBaseDataset):
     """Cases as `<id>.b2nd`, `<id>_seg.b2nd` and `<id>.pkl`; memory-mapped, one thread per read."""
 
-    def load_case(self, identifier: str) -> Case:
-        """See `nnUNetBaseDataset.load_case`."""
+    def load_arrays(self, identifier: str) -> tuple[Any, Any, Any]:
+        """See `nnUNetBaseDataset.load_arrays`."""
         data = _open_b2nd(self._existing(self.source_folder, f"{identifier}.b2nd"))
         seg = _open_b2nd(self._existing(self.source_folder, f"{identifier}_seg.b2nd"))
         previous = None
         if self.folder_with_segs_from_previous_stage is not None:
             previous = _open_b2nd(self._existing(self.folder_with_segs_from_previous_stage, f"{identifier}.b2nd"))
-        return data, seg, previous, self.load_properties(identifier)
+        return data, seg, previous
 
     @staticmethod
     def save_case(data: NDArray[Any], seg: NDArray[Any], properties: dict[str, Any],
@@ -155,15 +159,15 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):
 class nnUNetDatasetNumpy(nnUNetBaseDataset):
     """Cases of older versions: `<id>.npz` with data and seg, unpacked `<id>.npy` and `<id>_seg.npy` where present."""
 
-    def load_case(self, identifier: str) -> Case:
-        """See `nnUNetBaseDataset.load_case`."""
+    def load_arrays(self, identifier: str) -> tuple[Any, Any, Any]:
+        """See `nnUNetBaseDataset.load_arrays`."""
         archive = f"{identifier}.npz"
         data = self._load(self.source_folder, f"{identifier}.npy", archive, "data")
         seg = self._load(self.source_folder, f"{identifier}_seg.npy", archive, "seg")
         previous = None
         if self.folder_with_segs_from_previous_stage is not None:
             previous = self._load(self.folder_with_segs_from_previous_stage, f"{identifier}.npy", archive, "seg")
-        return data, seg, previous, self.load_properties(identifier)
+        return data, seg, previous
 
     def _load(self, folder: PathLike, unpacked: str, archive: str, key: str) -> NDArray[Any]:
         file = self._existing(folder, unpacked, archive)

@@ -18,6 +18,7 @@ from math import prod
 from multiprocessing import reduction
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -222,6 +223,7 @@ class _Processes:
         memory = _SharedMemory(capacity * self._stride)
         self._slots = _Slots(memory, capacity)
         self._workers: list[_Worker] = []
+        self._end = Finalize(self, _end, (self._workers, memory), exitpriority=10)  # also when forgotten, and at exit
         with environment(_ONE_THREAD):
             for _ in range(workers):
                 self._workers.append(_Worker(self._slots, payload))
@@ -266,12 +268,18 @@ class _Processes:
         )
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            worker.end()
-        self._workers.clear()
-        self._slots.memory.close()
+        self._end()
+
+
+def _end(workers: list[_Worker], memory: _SharedMemory) -> None:
+    """End all workers; they hold nothing that could be lost."""
+    for worker in workers:
+        worker.process.kill()
+        worker.connection.close()
+    for worker in workers:
+        worker.process.join()
+    workers.clear()
+    memory.close()
 
 
 class _Worker:
@@ -293,13 +301,6 @@ class _Worker:
         except OSError:
             self.process.join(1)  # it ended; the next look at it says so
 
-    def end(self) -> None:
-        self.connection.close()
-        self.process.join(1)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-
 
 class _Failure(NamedTuple):
     case: str
@@ -317,7 +318,7 @@ class _Packed(NamedTuple):
 
 def _work(connection: Connection, slots: _Slots, payload: bytes) -> None:
     """Main function of a worker: make the batches asked for until the other end goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
+    _leave_signals_to_the_parent()
     end_with_parent()
     torch.set_num_threads(1)
     try:
@@ -338,6 +339,13 @@ def _work(connection: Connection, slots: _Slots, payload: bytes) -> None:
             connection.send(message)
         except OSError:
             return
+
+
+def _leave_signals_to_the_parent() -> None:
+    """Go on through Ctrl-C and a scheduler's signals to all processes: the parent decides and ends the workers."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class _TensorPickler(pickle.Pickler):

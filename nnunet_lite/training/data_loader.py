@@ -198,8 +198,7 @@ class nnUNetDataLoader:
             forced = bool(rng.uniform() < self.oversample_foreground_percent)
         else:
             forced = is_forced_foreground(position, self.batch_size, self.oversample_foreground_percent)
-        data, seg, previous, properties = self.dataset.load_case(key)
-        locations = self._locations.get(key, properties) if forced or self.has_ignore else {}
+        data, seg, previous, locations = self._open(key, needs_locations=forced or self.has_ignore)
         starts, _ = self.get_bbox(data.shape[1:], forced, locations, rng=rng)
         patch = self.patch_size[self.slices :]
         params, box_start, box_size = self._draw_params(rng, data.shape[0], patch)
@@ -214,6 +213,17 @@ class nnUNetDataLoader:
         if self.slices:
             image, segmentation = image[:, 0], segmentation[:, 0]
         return Source(torch.from_numpy(image), torch.from_numpy(segmentation), box_start, patch), params
+
+    def _open(self, key: str, needs_locations: bool) -> tuple[Any, Any, Any, ClassLocations]:
+        """Arrays of a case and, if needed, its class locations; the properties are read as seldom as possible."""
+        locations = self._locations.get(key) if needs_locations else {}
+        load_arrays = getattr(self.dataset, "load_arrays", None)
+        if locations is not None and load_arrays is not None:
+            return *load_arrays(key), locations
+        data, seg, previous, properties = self.dataset.load_case(key)
+        if locations is None:
+            locations = self._locations.put(key, properties["class_locations"])
+        return data, seg, previous, locations
 
     def _draw_params(
         self, rng: Generator, channels: int, patch: tuple[int, ...]
@@ -311,17 +321,20 @@ class _LocationCache:
         self._used = 0
         self._cases: OrderedDict[str, ClassLocations] = OrderedDict()
 
-    def get(self, case: str, properties: Mapping[str, Any]) -> ClassLocations:
-        """Locations of a case; `properties` is asked only if they are not here."""
+    def get(self, case: str) -> ClassLocations | None:
+        """Locations of a case if they are here."""
         if case in self._cases:
             self._cases.move_to_end(case)
-            return self._cases[case]
-        locations = {key: _compact(voxels) for key, voxels in properties["class_locations"].items()}
-        self._cases[case] = locations
-        self._used += _size(locations)
+        return self._cases.get(case)
+
+    def put(self, case: str, locations: ClassLocations) -> ClassLocations:
+        """Keep the locations of a case, and let go of those not used for longest."""
+        compact = {key: _compact(voxels) for key, voxels in locations.items()}
+        self._cases[case] = compact
+        self._used += _size(compact)
         while self._used > self._memory and len(self._cases) > 1:
             self._used -= _size(self._cases.popitem(last=False)[1])
-        return locations
+        return compact
 
 
 def _compact(voxels: Any) -> NDArray[Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
+import types
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -215,6 +217,60 @@ def test_closing_ends_the_children() -> None:
     batches.close()
     batches.close()
     assert not multiprocessing.active_children()
+
+
+def test_signals_to_all_processes_are_left_to_the_parent() -> None:
+    with BatchIterator(default_loader(), 1) as batches:
+        next(batches)
+        (process,) = multiprocessing.active_children()
+        process.terminate()
+        expected = default_loader()
+        assert all(equal(next(batches), expected.generate_batch(0, n)) for n in range(1, 5))
+
+
+def test_forgotten_iterators_leave_no_processes() -> None:
+    batches = BatchIterator(default_loader(), 1)
+    assert multiprocessing.active_children()
+    del batches
+    assert not multiprocessing.active_children()
+
+
+class Foreign:
+    """A transform of a module that only this process has."""
+
+    def __call__(self, image: torch.Tensor, segmentation: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"image": image + 1, "segmentation": segmentation}
+
+
+def test_modules_a_worker_cannot_import(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    module: Any = types.ModuleType("only_here")
+    monkeypatch.setattr(Foreign, "__module__", "only_here")
+    module.Foreign = Foreign
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    loader = make_loader((8, 8, 8), (8, 8, 8), transforms=Foreign(), seed=1)
+    expected = loader.generate_batch(0, 0)
+    with BatchIterator(loader, 2) as batches:
+        assert torch.equal(next(batches)["data"], expected["data"])
+        next(batches)
+    assert "No module named 'only_here'" in caplog.text
+
+
+def test_properties_are_read_only_when_needed() -> None:
+    class Counting(MemoryDataset):
+        read = 0
+
+        def load_arrays(self, identifier: str) -> tuple[Any, ...]:
+            return super().load_case(identifier)[:3]
+
+        def load_case(self, identifier: str) -> tuple[Any, Any, Any, Any]:
+            self.read += 1
+            return super().load_case(identifier)
+
+    dataset = Counting(["a"])
+    loader = make_loader((8, 8, 8), (8, 8, 8), dataset=dataset, oversample_foreground_percent=0.5)
+    for index in range(3):
+        loader.generate_batch(0, index)
+    assert dataset.read == 1
 
 
 def test_transforms_that_cannot_be_pickled_run_in_threads(caplog: pytest.LogCaptureFixture) -> None:
