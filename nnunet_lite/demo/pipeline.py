@@ -18,7 +18,7 @@ from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folde
 from nnunet_lite.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
-from nnunet_lite.models.trained_model import TrainedModel
+from nnunet_lite.models.trained_model import get_output_folder
 from nnunet_lite.training.run_training import run_training
 from nnunet_lite.utilities.files import subfiles
 
@@ -33,6 +33,7 @@ class DemoSettings(NamedTuple):
     scale: float = 1.0
     epochs: int = 5
     iterations: int = 50
+    seed: int = 1
 
 
 def run_demo(folder: Path, device: torch.device, settings: DemoSettings | None = None) -> dict[str, Any]:
@@ -48,12 +49,12 @@ def run_demo(folder: Path, device: torch.device, settings: DemoSettings | None =
         stopwatch = _Stopwatch()
         raw = make_dataset(raw_folder, settings.training_cases, settings.test_cases, settings.scale)
         stopwatch.lap(f"dataset: {settings.training_cases} training and {settings.test_cases} test cases")
-        _plan_and_preprocess()
+        plans_name = _plan_and_preprocess()
         stopwatch.lap("planned and preprocessed")
-        model = _train(device, settings)
+        model_folder = _train(plans_name, device, settings)
         stopwatch.lap(f"trained {settings.epochs} epochs of {settings.iterations} iterations on {device.type}")
         predictions = folder / "predictions"
-        _predict(model, raw / "imagesTs", predictions, device)
+        _predict(model_folder, raw / "imagesTs", predictions, device)
         stopwatch.lap("test cases predicted")
         results = compute_metrics_on_folder2(raw / "labelsTs", predictions, raw / "dataset.json",
                                              predictions / "plans.json", num_processes=cpu_count())
@@ -94,23 +95,31 @@ def _folders_below(folder: Path) -> Iterator[Path]:
                 os.environ[name] = value
 
 
-def _plan_and_preprocess() -> None:
+def _plan_and_preprocess() -> str:
+    """Returns the name of the plans."""
     processes = cpu_count()
-    extract_fingerprints([DATASET_NAME], num_processes=processes, check_dataset_integrity=True, verbose=False)
+    extract_fingerprints([DATASET_NAME], num_processes=processes, check_dataset_integrity=True, clean=False,
+                         verbose=False, show_progress_bar=False)
     plans_name = plan_experiments([DATASET_NAME])
-    preprocess([DATASET_NAME], plans_name, [CONFIGURATION], [processes], verbose=False)
+    preprocess([DATASET_NAME], plans_name, [CONFIGURATION], processes, show_progress_bar=False)
+    return plans_name
 
 
-def _train(device: torch.device, settings: DemoSettings) -> TrainedModel:
-    """Train one fold, or continue, or keep what is finished."""
-    run_training(DATASET_NAME, CONFIGURATION, FOLD, device=device, continue_training=True, epochs=settings.epochs,
-                 iterations=settings.iterations)
-    return TrainedModel.find(DATASET_NAME, "nnUNetTrainer", "nnUNetPlans", CONFIGURATION)
+def _train(plans_name: str, device: torch.device, settings: DemoSettings) -> str:
+    """Train one fold, or continue, or keep what is finished; returns the model folder."""
+    trainer = f"nnUNetTrainer_e{settings.epochs}_i{settings.iterations}_s{settings.seed}"  # as run_training names it
+    model_folder = get_output_folder(DATASET_NAME, trainer, plans_name, CONFIGURATION)
+    fold_folder = Path(model_folder, f"fold_{FOLD}")
+    if not (fold_folder / "validation" / "summary.json").exists():
+        run_training(DATASET_NAME, CONFIGURATION, FOLD, plans_identifier=plans_name, device=device,
+                     continue_training=any(fold_folder.glob("checkpoint_*.pth")), epochs=settings.epochs,
+                     iterations=settings.iterations, seed=settings.seed)
+    return model_folder
 
 
-def _predict(model: TrainedModel, images: Path, predictions: Path, device: torch.device) -> None:
+def _predict(model_folder: str, images: Path, predictions: Path, device: torch.device) -> None:
     predictor = nnUNetPredictor(device=device, allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(model.folder, use_folds=(FOLD,))
+    predictor.initialize_from_trained_model_folder(model_folder, use_folds=(FOLD,))
     predictor.predict_from_files(images, predictions, overwrite=False, num_processes_preprocessing=1,
                                  num_processes_segmentation_export=1)
 

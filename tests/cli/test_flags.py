@@ -59,7 +59,7 @@ UPSTREAM: dict[str, list[tuple[Any, ...]]] = {
     ],
     "training:train_entry": [
         ("dataset_name_or_id", None, *_STRING, REQUIRED), ("configuration", None, *_STRING, REQUIRED),
-        ("fold", None, ["0"], 0, REQUIRED), ("-tr", None, *_STRING, "nnUNetTrainer"),
+        ("fold", None, ["all"], "all", REQUIRED), ("-tr", None, *_STRING, "nnUNetTrainer"),
         ("-p", None, *_STRING, "nnUNetPlans"), ("-pretrained_weights", None, *_STRING, None),
         ("-num_gpus", None, *_INT, 1), ("--npz", FLAG), ("--c", FLAG),
         ("--val", FLAG), ("--val_best", FLAG), ("--disable_checkpointing", FLAG),
