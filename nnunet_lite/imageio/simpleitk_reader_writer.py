@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -182,6 +184,8 @@ def _explained(file: str, error: RuntimeError) -> DatasetError:
 def _write_image(image: Any, output_fname: str) -> None:
     with atomic_path(output_fname) as temporary:
         _simpleitk().WriteImage(image, str(temporary), True)
+        if nifti.is_nifti(output_fname) and not nifti.is_complete(str(temporary)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _image_of(content: FileContent, file: str) -> Any:

@@ -12,7 +12,7 @@ from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter, FileContent, ImageHeader, as_stored_labels
 from nnunet_lite.imageio.case_properties import CaseProperties
 from nnunet_lite.imageio.tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
-from nnunet_lite.utilities.files import load_json, save_json
+from nnunet_lite.utilities.files import load_json
 from nnunet_lite.utilities.logging import logger
 
 _CHANNEL = re.compile(r"_\d{4}$")
@@ -39,12 +39,12 @@ class Tiff3DIO(BaseReaderWriter):
         return FileContent(voxels[None], CaseProperties(spacing=_spacing(file)))
 
     def write_seg(self, seg: NDArray[Any], output_fname: str, properties: CaseProperties) -> None:
-        """Write (x, y, z), compressed, and its spacing beside it (first, so that it is never missing)."""
+        """Write (x, y, z), compressed, and its spacing beside it."""
         if not is_tiff(output_fname):
             raise DatasetError(f"{output_fname}: Tiff3DIO writes .tif and .tiff files")
         stored = as_stored_labels(seg, output_fname)
-        save_json({"spacing": list(properties["spacing"])}, _without_ending(output_fname) + ".json")
-        write_tiff(stored, output_fname)
+        sidecar = (_without_ending(output_fname) + ".json", {"spacing": list(properties["spacing"])})
+        write_tiff(stored, output_fname, sidecar)
 
     def companion_files(self, seg_fname: str) -> list[str]:
         """The spacing file of a label map, if there is one."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.imageio.base_reader_writer import unreadable
-from nnunet_lite.utilities.files import atomic_path
+from nnunet_lite.utilities.files import atomic_path, save_json
 
 
 class TiffHeader(NamedTuple):
@@ -49,7 +49,12 @@ def _open(file: str, with_voxels: bool) -> tuple[TiffHeader, NDArray[Any]]:
     return header, voxels
 
 
-def write_tiff(labels: NDArray[Any], output_fname: str) -> None:
-    """Write a label map, zlib-compressed and tagged as gray values whatever its last axis looks like."""
+def write_tiff(labels: NDArray[Any], output_fname: str, sidecar: tuple[str, Any] | None = None) -> None:
+    """Write a label map, zlib-compressed and tagged as gray values whatever its last axis looks like.
+
+    A sidecar (file, JSON content) appears just before the image: neither is ever there without the other's data.
+    """
     with atomic_path(output_fname) as temporary:
         tifffile.imwrite(temporary, labels, compression="zlib", photometric="minisblack")
+        if sidecar is not None:
+            save_json(sidecar[1], sidecar[0])

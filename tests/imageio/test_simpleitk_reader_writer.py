@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_lite.exceptions import DatasetError
-from nnunet_lite.imageio import nifti
+from nnunet_lite.exceptions import DatasetError, StorageError
+from nnunet_lite.imageio import nifti, simpleitk_reader_writer
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 
 OBLIQUE = (0.0, -1.0, 0.0, 0.8, 0.0, -0.6, 0.6, 0.0, 0.8)
@@ -256,3 +256,25 @@ def test_nan_becomes_zero_as_in_itk_but_can_be_seen(tmp_path, caplog):
 def test_properties_of_another_reader_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="reader"):
         SimpleITKIO().write_seg(np.zeros((1, 2, 3), int), str(tmp_path / "s.nii.gz"), {"spacing": [1, 1, 1]})
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_full_disk_is_noticed_although_itk_is_silent(tmp_path, monkeypatch, ending):
+    file = write(tmp_path / "a.nii.gz", np.zeros((20, 30, 40), np.int16))
+    _, properties = SimpleITKIO().read_images([file])
+    itk = simpleitk_reader_writer._simpleitk()
+    written = itk.WriteImage
+
+    def write_half(image, name, compress):
+        written(image, name, compress)
+        content = Path(name).read_bytes()
+        Path(name).write_bytes(content[: len(content) // 2])
+
+    monkeypatch.setattr(itk, "WriteImage", write_half)
+    seg = np.random.default_rng(0).integers(0, 200, (20, 30, 40))
+    with pytest.raises(StorageError, match=f"s{ending} was not written"):
+        SimpleITKIO().write_seg(seg, str(tmp_path / f"s{ending}"), properties)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
+    monkeypatch.undo()
+    SimpleITKIO().write_seg(seg, str(tmp_path / f"s{ending}"), properties)
+    assert nifti.is_complete(str(tmp_path / f"s{ending}"))
