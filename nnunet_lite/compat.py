@@ -26,6 +26,8 @@ MOVED: dict[str, tuple[str, ...]] = {
     "preprocessing.resampling.resample_torch": ("preprocessing.resampling",),
     "training.dataloading.nnunet_dataset": ("preprocessing.preprocessed_dataset",),
     "training.dataloading.data_loader": ("training.data_loader",),
+    "training.data_augmentation.compute_initial_patch_size": ("training.data_augmentation.augmentation_geometry",),
+    "utilities.crossval_split": ("training.splits",),
     "training.logging.nnunet_logger": ("training.logging.loggers",),
     "experiment_planning.experiment_planners.default_experiment_planner": (
         "experiment_planning.default_experiment_planner",

@@ -58,7 +58,7 @@ def _integer(variable: str, default: int, minimum: int) -> int:
     return value
 
 
-def default_num_processes() -> int:
+def num_processes_default() -> int:
     """Processes for case-wise work where no flag says otherwise (nnUNet_def_n_proc, else 8)."""
     return _integer("nnUNet_def_n_proc", 8, 1)
 
@@ -92,3 +92,10 @@ def switch(variable: str, default: bool) -> bool:
     if text.strip().lower() not in _TRUE + _FALSE:
         raise ArgumentError(f"{variable}={text!r}: expected true or false")
     return text.strip().lower() in _TRUE
+
+
+def __getattr__(name: str) -> int:
+    """Upstream's constant `default_num_processes`, which users' code imports as a number."""
+    if name == "default_num_processes":
+        return num_processes_default()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,6 +24,8 @@ IMPORTS = [
     ("preprocessing.resampling.resample_torch", ["resample_torch_fornnunet"]),
     ("training.dataloading.nnunet_dataset", ["infer_dataset_class", "nnUNetDatasetBlosc2"]),
     ("training.dataloading.data_loader", ["nnUNetDataLoader"]),
+    ("training.data_augmentation.compute_initial_patch_size", ["get_patch_size"]),
+    ("utilities.crossval_split", ["generate_crossval_split"]),
     ("training.logging.nnunet_logger", ["MetaLogger", "LocalLogger"]),
     ("training.loss.compound_losses", ["DC_and_CE_loss", "DC_and_BCE_loss"]),
     ("training.loss.dice", ["MemoryEfficientSoftDiceLoss", "get_tp_fp_fn_tn"]),
@@ -58,3 +60,9 @@ def test_a_name_that_is_nowhere_says_where_it_was_sought() -> None:
     module = importlib.import_module("nnunet_lite.utilities.label_handling.label_handling")
     with pytest.raises(AttributeError, match="has moved to plans.label_manager"):
         _ = module.no_such_name
+
+
+def test_the_default_number_of_processes_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_def_n_proc", "3")
+    configuration = importlib.import_module("nnunet_lite.configuration")
+    assert configuration.default_num_processes == 3

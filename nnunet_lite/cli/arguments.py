@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from nnunet_lite.configuration import default_num_processes, num_processes_prediction
+from nnunet_lite.configuration import num_processes_default, num_processes_prediction
 from nnunet_lite.exceptions import ArgumentError, nnUNetError
 
 
@@ -277,7 +277,7 @@ PLANS_FILE = Flag("-pfile", required=True, help="plans.json")
 METRICS_OUTPUT = Flag("-o", default=None, help="output file (default: pred_folder/summary.json)")
 LABELS = Flag("-l", nargs="+", type=int, required=True, help="labels to evaluate")
 IGNORE_LABEL = Flag("-il", type=int, default=None, help="ignore label")
-PROCESSES = Flag("-np", type=int, default=default_num_processes, help="processes (default: %(default)s)")
+PROCESSES = Flag("-np", type=int, default=num_processes_default, help="processes (default: %(default)s)")
 CHILL = _switch("--chill", help="do not insist that every reference has a prediction")
 
 # demo

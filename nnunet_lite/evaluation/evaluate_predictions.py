@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_lite.configuration import cpu_count, default_num_processes
+from nnunet_lite.configuration import cpu_count, num_processes_default
 from nnunet_lite.evaluation.metrics import LabelOrRegion, compute_metrics
 from nnunet_lite.evaluation.summary import plain_label_or_region, save_summary_json, summarize
 from nnunet_lite.exceptions import ArgumentError, DatasetError
@@ -58,7 +58,7 @@ def compute_metrics_on_folder(folder_ref: PathLike, folder_pred: PathLike, outpu
     classes = [plain_label_or_region(entry) for entry in regions_or_labels]
     if not classes:
         raise ArgumentError("No labels or regions to evaluate; name at least one")
-    processes = default_num_processes() if num_processes is None else num_processes
+    processes = num_processes_default() if num_processes is None else num_processes
     tasks = [Task(name, compute_metrics, (reference, prediction, image_reader_writer, classes, ignore_label),
                   memory=_BYTES_PER_VOXEL * int(np.prod(image_reader_writer.read_header(reference).shape)))
              for name, reference, prediction in pairs]
@@ -120,7 +120,7 @@ def _pair_files(folder_ref: Path, folder_pred: Path, file_ending: str, chill: bo
     if unknown:
         raise DatasetError(f"{_count(unknown, 'prediction')} in {folder_pred} without a reference in {folder_ref}: "
                            f"{_first(unknown)}; remove them or add the references")
-    missing = sorted(references.difference(predictions))
+    missing = sorted((references if wanted is None else wanted).difference(predictions))
     if missing and not chill:
         raise DatasetError(f"{_count(missing, 'reference')} in {folder_ref} without a prediction in {folder_pred}: "
                            f"{_first(missing)}; predict them too or allow it with --chill")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_lite.configuration import default_num_processes
+from nnunet_lite.configuration import num_processes_default
 from nnunet_lite.exceptions import ArgumentError, ExtensionError, PlansError
 from nnunet_lite.experiment_planning.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunet_lite.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
@@ -57,7 +57,7 @@ def extract_fingerprints(
         DatasetError: no such dataset, or something is wrong with its files.
     """
     extractor_class = find_class("fingerprint_extractor", fingerprint_extractor_class_name)
-    processes = default_num_processes() if num_processes is None else num_processes
+    processes = num_processes_default() if num_processes is None else num_processes
     for name in _dataset_names(dataset_ids):
         extractor = extractor_class(name, processes, verbose=verbose)
         _configure(extractor, show_progress_bar, max_ram)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunet_lite.configuration import default_num_processes
+from nnunet_lite.configuration import num_processes_default
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.experiment_planning.case_examination import CaseReport, Questions, examine_case
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
@@ -122,7 +122,7 @@ def examine(dataset: RawDataset, faults: list[Fault], questions: Questions, num_
     reader = choose_reader(dataset)
     tasks = [Task(case.identifier, examine_case, (case, reader, questions), _memory(reader, case)) for case in cases]
     tasks.sort(key=lambda task: task.memory, reverse=True)
-    processes = default_num_processes() if num_processes is None else num_processes
+    processes = num_processes_default() if num_processes is None else num_processes
     reports: dict[str, CaseReport] = {}
     for outcome in run_tasks(tasks, processes, description=description, show_progress=show_progress, max_ram=max_ram):
         if outcome.error is None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nnunet_lite.configuration import compile_requested, cpu_count, default_num_processes
+from nnunet_lite.configuration import compile_requested, cpu_count, num_processes_default
 from nnunet_lite.exceptions import ArgumentError, NumericalError, StorageError
 from nnunet_lite.inference.data_iterators import (
     CaseToPredict,
@@ -190,7 +190,7 @@ class nnUNetPredictor:
             nnUNetError: for cases that failed, after all others were predicted; names each with its reason.
         """
         requested = (num_processes_preprocessing, num_processes_segmentation_export)
-        npp, nps = (default_num_processes() if number is None else number for number in requested)
+        npp, nps = (num_processes_default() if number is None else number for number in requested)
         arguments = {
             "list_of_lists_or_source_folder": list_of_lists_or_source_folder,
             "output_folder_or_list_of_truncated_output_files": output_folder_or_list_of_truncated_output_files,
@@ -246,7 +246,7 @@ class nnUNetPredictor:
         )
         nps = num_processes_segmentation_export
         return self._predict_cases(
-            cases, save_probabilities, num_processes, default_num_processes() if nps is None else nps
+            cases, save_probabilities, num_processes, num_processes_default() if nps is None else nps
         )
 
     def get_data_iterator_from_raw_npy_data(
@@ -286,7 +286,7 @@ class nnUNetPredictor:
             for number, item in enumerate(data_iterator)
         )
         nps = num_processes_segmentation_export
-        return self._predict_stream(stream, save_probabilities, default_num_processes() if nps is None else nps)
+        return self._predict_stream(stream, save_probabilities, num_processes_default() if nps is None else nps)
 
     def predict_single_npy_array(
         self,

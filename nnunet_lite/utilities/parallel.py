@@ -12,6 +12,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -70,7 +71,14 @@ def run_tasks(
     from tqdm import tqdm
 
     tasks = list(tasks)
-    progress = tqdm(total=len(tasks), desc=description, disable=not show_progress, unit="case", smoothing=0.05)
+    progress = tqdm(
+        total=len(tasks),
+        desc=description,
+        disable=not show_progress,
+        unit="case",
+        smoothing=0.05,
+        mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file need not hold every step
+    )
     with progress as bar, WorkerPool(min(processes, len(tasks)), max_ram=max_ram) as pool:
         if processes == 0:
             for task in tasks:
