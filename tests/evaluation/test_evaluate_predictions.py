@@ -89,6 +89,14 @@ def test_missing_predictions_matter_unless_chill(folders):
     assert len(results["metric_per_case"]) == 1
 
 
+def test_only_the_cases_asked_for(folders):
+    arguments = (*folders, None, SimpleITKIO(), ".nii.gz", [1])
+    results = compute_metrics_on_folder(*arguments, num_processes=0, chill=False, cases=["b"])
+    assert [case["prediction_file"] for case in results["metric_per_case"]] == [str(folders[1] / "b.nii.gz")]
+    with pytest.raises(DatasetError, match="c.nii.gz"):
+        compute_metrics_on_folder(*arguments, num_processes=0, chill=False, cases=["b", "c"])
+
+
 def test_predictions_without_reference_are_named(folders):
     (folders[0] / "b.nii.gz").unlink()
     with pytest.raises(DatasetError, match=r"1 prediction in .*pred without a reference in .*ref: b.nii.gz"):
