@@ -88,8 +88,9 @@ def _watching(session: int) -> Iterator[list[int]]:
     peak, done = [0], threading.Event()
 
     def watch() -> None:
+        known: dict[str, bool] = {}
         while not done.wait(0.1):
-            peak[0] = max(peak[0], session_memory(session))
+            peak[0] = max(peak[0], session_memory(session, known))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -100,21 +101,29 @@ def _watching(session: int) -> Iterator[list[int]]:
         thread.join()
 
 
-def session_memory(session: int) -> int:
-    """Bytes of PSS of all processes of a session; 0 where /proc does not tell."""
-    return sum(_pss(entry) for entry in Path("/proc").glob("[0-9]*") if _session_of(entry) == session)
+def session_memory(session: int, known: dict[str, bool]) -> int:
+    """Bytes of PSS of all processes of a session; 0 where /proc does not tell.
+
+    `known` remembers from call to call which process belongs to it, so that looking costs little.
+    """
+    now = {entry for entry in os.listdir("/proc") if entry.isdigit()}
+    for gone in known.keys() - now:
+        del known[gone]
+    for new in now - known.keys():
+        known[new] = _session_of(new) == session
+    return sum(_pss(process) for process, belongs in known.items() if belongs)
 
 
-def _session_of(entry: Path) -> int | None:
+def _session_of(process: str) -> int | None:
     try:
-        return int((entry / "stat").read_text().rpartition(")")[2].split()[3])
+        return int(Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[3])
     except (OSError, IndexError):
         return None
 
 
-def _pss(entry: Path) -> int:
+def _pss(process: str) -> int:
     try:
-        lines = (entry / "smaps_rollup").read_text().splitlines()
+        lines = Path("/proc", process, "smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
