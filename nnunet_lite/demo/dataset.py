@@ -75,27 +75,29 @@ def make_case(seed: int, scale: float = 1.0) -> PhantomCase:
     """
     space = _Space(np.random.default_rng(seed), scale)
     body = space.ellipsoid(np.zeros(3), space.half * (1.15, 0.95, 0.95), np.eye(3)) + 0.03 * space.smooth_noise(8) < 1
-    organ, core = _organ_and_core(space)
+    organ, core, outside = _organ_and_core(space)
     image = np.where(body, _BODY, 8.0)
-    _draw_distractors(space, image, body & ~organ)
+    _draw_distractors(space, image, body & outside)
     image[organ] = _ORGAN
     image[core] = _CORE
     segmentation = np.where(core, LABELS["core"], np.where(organ, LABELS["organ"], 0)).astype(np.uint8)
     return PhantomCase(_acquire(space, image, body), segmentation, space.spacing)
 
 
-def _organ_and_core(space: _Space) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """A bent ellipsoid with an uneven surface, anywhere near the middle in any pose, and a smaller one inside it."""
+def _organ_and_core(space: _Space) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """A bent ellipsoid with an uneven surface, near the middle in any pose, a smaller one inside it, and what lies
+    clear of both: what touches the organ and looks like it would be part of it to anybody.
+    """
     generator = space.generator
     rotation = _rotation(generator.uniform(-1, 1, 3) * (0.8, 0.35, 0.35))
     radii = np.array([17.0, 15.0, 10.5]) * generator.uniform(0.85, 1.15, 3)
     centre = generator.uniform(-1, 1, 3) * (8.0, 5.0, 5.0)
     distance = space.ellipsoid(centre, radii, rotation, bend=generator.uniform(0.1, 0.5))
-    organ = distance + 0.06 * space.smooth_noise(5) < 1
+    distance += 0.06 * space.smooth_noise(5)
     shift = rotation @ (radii * generator.uniform(-0.3, 0.3, 3))
-    core_radii = radii * generator.uniform(0.42, 0.58, 3)
+    core_radii = radii * generator.uniform(0.45, 0.6, 3)
     core = space.ellipsoid(centre + shift, core_radii, rotation) + 0.08 * space.smooth_noise(4) < 1
-    return organ, core & (distance < 0.9)
+    return distance < 1, core & (distance < 0.9), distance > 1.12
 
 
 def _draw_distractors(space: _Space, image: _Volume, where: NDArray[np.bool_]) -> None:

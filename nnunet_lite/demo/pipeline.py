@@ -31,7 +31,7 @@ class DemoSettings(NamedTuple):
     training_cases: int = 12
     test_cases: int = 3
     scale: float = 1.0
-    epochs: int = 5
+    epochs: int = 6
     iterations: int = 50
     seed: int = 1
 
