@@ -13,7 +13,7 @@ from nnunet_lite.utilities.files import copy_file, save_json
 from nnunet_lite.version import __version__
 
 _DATALOADERS = ("dataloader_train", "dataloader_val")
-_LOADER_PARTS = ("loader", "generator", "transforms", "num_workers", "num_processes", "transform")
+_LOADER_PARTS = ("num_workers", "num_processes", "transform")
 
 
 _cudnn_version: Callable[[], int | None] = torch.backends.cudnn.version  # untyped in torch
@@ -29,10 +29,11 @@ def debug_information(trainer: Any) -> dict[str, str]:
             values[name] = value
     values["network"] = type(trainer.network).__name__
     for name in _DATALOADERS:
-        values |= {f"{name}.{part}": getattr(getattr(trainer, name), part, None) for part in _LOADER_PARTS}
-        values[f"{name}.generator.transforms"] = getattr(
-            getattr(getattr(trainer, name), "loader", None), "transforms", None
-        )
+        iterator = getattr(trainer, name)
+        loader = getattr(iterator, "loader", None)
+        found = {f"{name}.{part}": getattr(iterator, part, None) for part in _LOADER_PARTS}
+        found |= {f"{name}.generator": loader, f"{name}.generator.transforms": getattr(loader, "transforms", None)}
+        values |= {key: value for key, value in found.items() if value is not None}
     on_cuda = trainer.device.type == "cuda"
     values |= {
         "hostname": platform.node(),

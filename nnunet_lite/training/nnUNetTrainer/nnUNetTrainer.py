@@ -25,7 +25,7 @@ from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import determine_num_input_channels
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
-from nnunet_lite.training.batch_distribution import share_of_batch
+from nnunet_lite.training.cpu_speed import keep_freed_memory, use_channels_last
 from nnunet_lite.training.debug_information import debug_information, save_documents
 from nnunet_lite.training.fold_folder import remove_leftovers, remove_superseded
 from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
@@ -40,7 +40,7 @@ from nnunet_lite.training.online_evaluation import StepOutput, collate_outputs, 
 from nnunet_lite.training.trainer_state import make_grad_scaler, restore_training_state, training_state
 from nnunet_lite.training.validation import validate
 from nnunet_lite.utilities.device import autocast, empty_cache, resolve_precision
-from nnunet_lite.utilities.distributed import all_gather_objects, barrier, is_distributed, rank, world_size
+from nnunet_lite.utilities.distributed import all_gather_objects, barrier, is_distributed, rank
 from nnunet_lite.utilities.files import save_json, write_text
 
 CUDA = torch.device("cuda")
@@ -165,6 +165,9 @@ class nnUNetTrainer(TrainingData):
             self.plans_manager, self.configuration_manager, self.dataset_json
         )
         self.network = self._build_network().to(self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            use_channels_last(self.network)
         if self._do_i_compile():
             self.network = torch.compile(self.network)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
@@ -216,13 +219,6 @@ class nnUNetTrainer(TrainingData):
         """Whether torch.compile is used: on CUDA unless nnUNet_compile says no."""
         return self.device.type == "cuda" and os.name != "nt" and compile_requested(True)
 
-    def _set_batch_size_and_oversample(self) -> None:
-        self.batch_size = self.configuration_manager.batch_size
-        if self.is_ddp:
-            self.batch_size, self.oversample_foreground_percent = share_of_batch(
-                self.batch_size, world_size(), self.local_rank, self.oversample_foreground_percent
-            )
-
     def _build_loss(self) -> nn.Module:
         """Dice and (binary) cross entropy over all resolutions."""
         loss = default_loss(self.label_manager, self.configuration_manager.batch_dice, self.is_ddp)
@@ -259,14 +255,6 @@ class nnUNetTrainer(TrainingData):
 
     # log
 
-    def print_plans(self) -> None:
-        """Log the configuration and the plans without their configurations."""
-        if self.local_rank == 0:
-            plans = {key: value for key, value in self.plans_manager.plans.items() if key != "configurations"}
-            configuration = self.configuration_manager.configuration
-            for title, values in ((f"Configuration {self.configuration_name}", configuration), ("Plans", plans)):
-                self.print_to_log_file(f"{title}:\n", values, "\n", also_print_to_console=False, add_timestamp=False)
-
     def _save_debug_information(self) -> None:
         if self.local_rank == 0:
             save_json(debug_information(self), os.path.join(self.output_folder, "debug.json"))
@@ -301,12 +289,6 @@ class nnUNetTrainer(TrainingData):
         empty_cache(self.device)
         self.print_to_log_file("Training done.")
 
-    def _close_dataloaders(self) -> None:
-        for loader in (self.dataloader_train, self.dataloader_val):
-            close = getattr(loader, "close", None) or getattr(loader, "_finish", None)
-            if close is not None:
-                close()
-
     def on_epoch_start(self) -> None:
         """Note the time."""
         self.logger.log("epoch_start_timestamps", time.time(), self.current_epoch)
@@ -337,12 +319,6 @@ class nnUNetTrainer(TrainingData):
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
         return {"loss": loss.detach()}
-
-    def _on_device(self, batch: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        data, target = batch["data"].to(self.device, non_blocking=True), batch["target"]
-        if isinstance(target, list):
-            return data, [level.to(self.device, non_blocking=True) for level in target]
-        return data, target.to(self.device, non_blocking=True)
 
     def on_train_epoch_end(self, train_outputs: list[StepOutput]) -> None:
         """Log the mean loss of all ranks."""

@@ -11,9 +11,12 @@ import torch
 from nnunet_lite.configuration import num_processes_data_augmentation
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
+from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
 from nnunet_lite.training import splits
+from nnunet_lite.training.batch_distribution import share_of_batch
 from nnunet_lite.training.batch_workers import BatchIterator
+from nnunet_lite.training.cpu_speed import channels_last
 from nnunet_lite.training.data_augmentation import pipelines
 from nnunet_lite.training.data_augmentation.augmentation_geometry import configure_augmentation
 from nnunet_lite.training.data_loader import nnUNetDataLoader
@@ -21,6 +24,7 @@ from nnunet_lite.training.logging.log_file import append_line
 from nnunet_lite.training.loss import deep_supervision
 from nnunet_lite.training.online_evaluation import StepOutput
 from nnunet_lite.training.trainer_state import stream_seed
+from nnunet_lite.utilities.distributed import world_size
 
 
 class TrainingData:
@@ -34,7 +38,12 @@ class TrainingData:
     seed: int | None = None
 
     batch_size: int
+    is_ddp: bool
+    plans_manager: PlansManager
     configuration_manager: ConfigurationManager
+    configuration_name: str
+    dataloader_train: Any
+    dataloader_val: Any
     label_manager: LabelManager
     fold: int | str
     device: torch.device
@@ -163,3 +172,31 @@ class TrainingData:
             batches_per_epoch=self.num_val_iterations_per_epoch if stream else self.num_iterations_per_epoch,
             device=self.device,
         )
+
+    def _set_batch_size_and_oversample(self) -> None:
+        self.batch_size = self.configuration_manager.batch_size
+        if self.is_ddp:
+            self.batch_size, self.oversample_foreground_percent = share_of_batch(
+                self.batch_size, world_size(), self.local_rank, self.oversample_foreground_percent
+            )
+
+    def _on_device(self, batch: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        data, target = batch["data"].to(self.device, non_blocking=True), batch["target"]
+        data = channels_last(data) if self.device.type == "cpu" else data
+        if isinstance(target, list):
+            return data, [level.to(self.device, non_blocking=True) for level in target]
+        return data, target.to(self.device, non_blocking=True)
+
+    def _close_dataloaders(self) -> None:
+        for loader in (self.dataloader_train, self.dataloader_val):
+            close = getattr(loader, "close", None) or getattr(loader, "_finish", None)
+            if close is not None:
+                close()
+
+    def print_plans(self) -> None:
+        """Log the configuration and the plans without their configurations."""
+        if self.local_rank == 0:
+            plans = {key: value for key, value in self.plans_manager.plans.items() if key != "configurations"}
+            configuration = self.configuration_manager.configuration
+            for title, values in ((f"Configuration {self.configuration_name}", configuration), ("Plans", plans)):
+                self.print_to_log_file(f"{title}:\n", values, "\n", also_print_to_console=False, add_timestamp=False)
