@@ -1,0 +1,85 @@
+"""Which cases and outputs the forms of input mean (spec 03, 1.4 and 11.14)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnunet_lite.exceptions import ArgumentError, DatasetError
+from nnunet_lite.inference.prediction_cases import case_name, check_part, find_cases, output_folder
+
+ONE = {"file_ending": ".nii.gz", "channel_names": {"0": "CT"}}
+TWO = {"file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b_0000", "b_0001", "a_0000", "a_0001", "b_1_0000", "b_1_0001"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    return tmp_path
+
+
+def test_folder(folder):
+    cases = find_cases(folder, folder / "out", TWO)
+    assert [case.name for case in cases] == ["a", "b", "b_1"]
+    assert [Path(file).name for file in cases[1].image] == ["b_0000.nii.gz", "b_0001.nii.gz"]
+    assert cases[2].output == str(folder / "out" / "b_1")
+    assert [case.output for case in find_cases(folder, None, TWO)] == [None] * 3
+
+
+def test_number_of_channels_is_checked(folder):
+    with pytest.raises(DatasetError, match="a: 2 image files, but the model was trained with 1"):
+        find_cases(folder, None, ONE)
+
+
+def test_single_file_and_lists(folder):
+    file = folder / "a_0000.nii.gz"
+    case, = find_cases(file, folder / "result.nii.gz", ONE)
+    assert (case.name, case.image, case.output) == ("a", [str(file)], str(folder / "result"))
+    assert output_folder(folder / "result.nii.gz", ".nii.gz") == folder
+    case, = find_cases([[str(file)]], ["x"], ONE)
+    assert case.output == "x" and output_folder(["x"], ".nii.gz") == Path()
+    with pytest.raises(ArgumentError, match="2 outputs were given for 1"):
+        find_cases([[str(file)]], ["x", "y"], ONE)
+    with pytest.raises(ArgumentError, match="is a file, but there are 3"):
+        find_cases(folder, folder / "x.nii.gz", TWO)
+    with pytest.raises(DatasetError, match="nothing.nii.gz"):
+        find_cases([[str(folder / "nothing.nii.gz")]], None, ONE)
+    with pytest.raises(ArgumentError, match="same file"):
+        find_cases([[str(file)], [str(file)]], folder / "out", ONE)
+
+
+@pytest.mark.parametrize(("file", "name"), [
+    ("/d/x_0000.nii.gz", "x"), ("/d/x.nii.gz", "x"), ("/d/x_1_0003.nii.gz", "x_1"),
+    ("/d/scan.v2_0000.nii.gz", "scan.v2"),
+])
+def test_case_name(file, name):
+    assert case_name(file, ".nii.gz") == name
+
+
+def test_folder_without_images(tmp_path):
+    with pytest.raises(DatasetError, match="it is empty"):
+        find_cases(tmp_path, None, ONE)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DatasetError, match=r"CASE_0000\.nii\.gz; it holds notes\.txt"):
+        find_cases(tmp_path, None, ONE)
+    with pytest.raises(DatasetError, match=r"reads \.nii\.gz"):
+        find_cases(tmp_path / "notes.txt", None, ONE)
+
+
+def test_previous_stage(folder):
+    (folder / "previous").mkdir()
+    for name in ("a", "b"):
+        (folder / "previous" / f"{name}.nii.gz").touch()
+    with pytest.raises(DatasetError, match=r"b_1: the previous stage's .*b_1\.nii\.gz does not exist"):
+        find_cases(folder, None, TWO, folder / "previous")
+    (folder / "previous" / "b_1.nii.gz").touch()
+    assert find_cases(folder, None, TWO, folder / "previous")[0].previous == str(folder / "previous" / "a.nii.gz")
+
+
+def test_parts():
+    check_part(2, 1)
+    for part in (-1, 2):
+        with pytest.raises(ArgumentError, match="0 to 1"):
+            check_part(2, part)
