@@ -179,7 +179,8 @@ _WRITER = """
 import sys, torch
 from nnunet_lite.models.checkpoint import save_checkpoint
 for epoch in range(10**6):
-    save_checkpoint({"network_weights": {"w": torch.full((400_000,), float(epoch))}, "current_epoch": epoch}, sys.argv[1])
+    weights = {"w": torch.full((400_000,), float(epoch))}
+    save_checkpoint({"network_weights": weights, "current_epoch": epoch}, sys.argv[1])
     print(epoch, flush=True)
 """
 

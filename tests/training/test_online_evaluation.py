@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_lite.training.batch_distribution import share_of_batch
 from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.training.batch_distribution import share_of_batch
 from nnunet_lite.training.online_evaluation import collate_outputs, dice_from_counts, hard_counts, to_host
 
 LOGITS = ((torch.arange(24) % 7).float() - 3).div(2).reshape(2, 3, 2, 2)
