@@ -83,7 +83,8 @@ def select_filter(array: NDArray[Any], blocks: Sequence[int], chunks: Sequence[i
     """Byte shuffling or nothing, whichever makes a centred sample of up to 128 KiB smaller; nothing on a tie."""
     shape = [min(size, chunk) for size, chunk in zip(array.shape, chunks, strict=True)]
     while math.prod(shape) * array.itemsize > _FILTER_SAMPLE and max(shape) > 1:
-        longest = max(range(len(shape)), key=lambda axis: shape[axis] / blocks[axis])
+        divisible = [axis for axis, edge in enumerate(shape) if edge > 1]
+        longest = max(divisible, key=lambda axis: shape[axis] / blocks[axis])
         shape[longest] = (shape[longest] + 1) // 2
     starts = [(size - edge) // 2 for size, edge in zip(array.shape, shape, strict=True)]
     sample = np.ascontiguousarray(array[tuple(slice(s, s + n) for s, n in zip(starts, shape, strict=True))])

@@ -56,3 +56,8 @@ def test_filter_is_the_one_that_compresses_better() -> None:
     chosen = [select_filter(array, (1, 32, 32, 32), (1, 64, 64, 64), blosc2.Codec.LZ4HC, 5)
               for array in (smooth, labels)]
     assert chosen == [blosc2.Filter.SHUFFLE, blosc2.Filter.NOFILTER]
+
+
+def test_a_small_array_with_one_channel_ends_the_search() -> None:
+    array = np.zeros((1, 24, 56, 56), np.float32)
+    assert select_filter(array, (1, 32, 64, 64), (1, 24, 56, 56), blosc2.Codec.LZ4HC, 5) is blosc2.Filter.NOFILTER
