@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nnunet_lite.utilities.logging import logger
 
 Shape4 = tuple[int, int, int, int]
-_FILTER_SAMPLE = 2**17  # bytes that are compressed to choose a filter; a whole chunk would take as long as the case
+_FILTER_SAMPLE = 2**16  # bytes compressed to choose a filter; with a chunk the choice would take as long as the case
 
 
 def comp_blosc2_params(image_size: Sequence[int], patch_size: Sequence[int], bytes_per_pixel: int = 4,
@@ -80,7 +80,7 @@ def _chunk(image: list[int], limit: list[int], block: list[int], may_grow: list[
 
 def select_filter(array: NDArray[Any], blocks: Sequence[int], chunks: Sequence[int], codec: blosc2.Codec,
                   clevel: int) -> blosc2.Filter:
-    """Byte shuffling or nothing, whichever makes a centred sample of up to 128 KiB smaller; nothing on a tie."""
+    """Byte shuffling or nothing, whichever makes a centred sample of up to 64 KiB smaller; nothing on a tie."""
     shape = [min(size, chunk) for size, chunk in zip(array.shape, chunks, strict=True)]
     while math.prod(shape) * array.itemsize > _FILTER_SAMPLE and max(shape) > 1:
         divisible = [axis for axis, edge in enumerate(shape) if edge > 1]
@@ -88,14 +88,13 @@ def select_filter(array: NDArray[Any], blocks: Sequence[int], chunks: Sequence[i
         shape[longest] = (shape[longest] + 1) // 2
     starts = [(size - edge) // 2 for size, edge in zip(array.shape, shape, strict=True)]
     sample = np.ascontiguousarray(array[tuple(slice(s, s + n) for s, n in zip(starts, shape, strict=True))])
-    block = tuple(min(b, n) for b, n in zip(blocks, shape, strict=True))
     sizes: list[tuple[int, int]] = []
     choices = (blosc2.Filter.NOFILTER, blosc2.Filter.SHUFFLE)
     try:
         for number, choice in enumerate(choices):
-            cparams = blosc2.CParams(codec=codec, clevel=clevel, filters=[choice], nthreads=1)
-            compressed = blosc2.asarray(sample, chunks=sample.shape, blocks=block, cparams=cparams)
-            sizes.append((int(compressed.schunk.cbytes), number))
+            compressed = blosc2.compress2(sample, codec=codec, clevel=clevel, filters=[choice],
+                                          typesize=array.itemsize, nthreads=1)
+            sizes.append((len(compressed), number))
     except RuntimeError as error:
         logger.warning("The compression filter could not be chosen by trial (%s); none is used", error)
         return choices[0]
