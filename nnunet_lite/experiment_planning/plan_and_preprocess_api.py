@@ -12,6 +12,7 @@ from nnunet_lite.exceptions import ArgumentError, ExtensionError, PlansError
 from nnunet_lite.experiment_planning.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunet_lite.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunet_lite.extensions import find_class, known_names
+from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunet_lite.plans.plans_manager import PlansManager, plans_file
 from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name
@@ -142,18 +143,23 @@ def preprocess(
             preprocessor = plans_manager.get_configuration(configuration).preprocessor_class(verbose=verbose)
             _configure(preprocessor, show_progress_bar, max_ram)
             preprocessor.run(name, configuration, plans_identifier, num_processes=processes[configuration])
-        copy_reference_labels(name)
+        copy_reference_labels(name, plans_manager.image_reader_writer_class())
 
 
-def copy_reference_labels(dataset_name: str) -> None:
-    """Copy label files to gt_segmentations/<case><file_ending> of the preprocessed folder, where newer."""
+def copy_reference_labels(dataset_name: str, reader: BaseReaderWriter) -> None:
+    """Copy label files to gt_segmentations/<case><file_ending> of the preprocessed folder, where newer.
+
+    What belongs to a label goes with it (the spacing beside a TIFF), or metrics would be made without it.
+    """
     dataset = RawDataset.load(dataset_name)
     folder = nnUNet_preprocessed / dataset.name / "gt_segmentations"
     folder.mkdir(parents=True, exist_ok=True)
     for case in dataset.cases.values():
-        if case.label is not None:
-            target = folder / f"{case.identifier}{dataset.dataset_json.file_ending}"
-            copy_file(case.label, target, only_if_newer=True)
+        if case.label is None:
+            continue
+        copy_file(case.label, folder / f"{case.identifier}{dataset.dataset_json.file_ending}", only_if_newer=True)
+        for companion in reader.companion_files(case.label):
+            copy_file(companion, folder / f"{case.identifier}{Path(companion).suffix}", only_if_newer=True)
 
 
 def _dataset_names(dataset_ids: Sequence[int | str]) -> list[str]:
@@ -166,13 +172,9 @@ def _dataset_names(dataset_ids: Sequence[int | str]) -> list[str]:
 
 
 def _planner_class(name: str) -> Any:
-    known = [known for known in known_names("planner") if "Planner" in known]
-    try:
-        found = find_class("planner", name)
-    except ExtensionError as error:
-        raise ExtensionError(f"{error}; all planners: {', '.join(known)}") from error
+    found = find_class("planner", name)
     if not isinstance(found, type):
-        raise ExtensionError(f"{name!r} is no planner; planners are: {', '.join(known)}")
+        raise ExtensionError(f"{name!r} is no planner; planners are: {', '.join(known_names('planner'))}")
     return found
 
 

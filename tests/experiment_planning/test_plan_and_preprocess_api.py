@@ -15,6 +15,8 @@ from helpers.fingerprints import write_fingerprint
 from nnunet_lite.cli import planning
 from nnunet_lite.exceptions import ArgumentError, ExtensionError, PlansError
 from nnunet_lite.experiment_planning import plan_and_preprocess_api as api
+from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunet_lite.imageio.tif_reader_writer import Tiff3DIO
 from nnunet_lite.plans.plans_manager import PlansManager
 
 SMALL = ([(36, 50, 35)] * 6, [(1, 1, 1)] * 6)
@@ -41,7 +43,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr("nnunet_lite.plans.configuration_manager.find_class", lambda kind, name: Recorder)
     monkeypatch.setattr(api, "find_class", lambda kind, name: Recorder if kind == "preprocessor" else FIND(kind, name))
     monkeypatch.setattr(Recorder, "calls", [])
-    monkeypatch.setattr(api, "copy_reference_labels", lambda name: None)
+    monkeypatch.setattr(api, "copy_reference_labels", lambda name, reader: None)
     return Recorder.calls
 
 
@@ -58,7 +60,12 @@ def planned(folders: Any, cases: Any = SMALL, **edits: Any) -> str:
     base = {"data_identifier": "nnUNetPlans_{}", "preprocessor_name": "DefaultPreprocessor", "spacing": [1, 1, 1]}
     own = [n for n in ("2d", "3d_lowres", "3d_fullres") if cases is LARGE or n != "3d_lowres"]
     configurations = {n: {**base, "data_identifier": f"nnUNetPlans_{n}"} for n in own}
-    plans = {"dataset_name": name, "plans_name": "nnUNetPlans", "configurations": {**configurations, **edits}}
+    plans = {
+        "dataset_name": name,
+        "plans_name": "nnUNetPlans",
+        "image_reader_writer": "SimpleITKIO",
+        "configurations": {**configurations, **edits},
+    }
     file.write_text(json.dumps(plans))
     (folders.preprocessed / name / "dataset.json").write_text((folders.raw / name / "dataset.json").read_text())
     return name
@@ -131,16 +138,31 @@ def test_a_dataset_json_that_changed_is_warned_about(
 def test_reference_labels_are_copied_where_newer(nnunet_folders: Any) -> None:
     name = planned(nnunet_folders)
     copies = nnunet_folders.preprocessed / name / "gt_segmentations"
-    api.copy_reference_labels(name)
+    api.copy_reference_labels(name, SimpleITKIO())
     assert sorted(os.listdir(copies)) == [f"case_{i:02d}.nii.gz" for i in range(6)]
     assert (copies / "case_03.nii.gz").read_text() == "label 3"
     kept, source = copies / "case_02.nii.gz", nnunet_folders.raw / name / "labelsTr" / "case_03.nii.gz"
     before = kept.stat().st_ino
     source.write_text("a better label")
     os.utime(source, (2e9, 2e9))
-    api.copy_reference_labels(name)
+    api.copy_reference_labels(name, SimpleITKIO())
     assert (copies / "case_03.nii.gz").read_text() == "a better label"
     assert kept.stat().st_ino == before
+
+
+def test_the_spacing_beside_a_tiff_goes_with_it(nnunet_folders: Any) -> None:
+    name = planned(nnunet_folders)
+    labels = nnunet_folders.raw / name / "labelsTr"
+    for i in range(6):
+        os.rename(labels / f"case_{i:02d}.nii.gz", labels / f"case_{i:02d}.tif")
+    (labels / "case_04.json").write_text('{"spacing": [3, 1, 1]}')
+    dataset_json = nnunet_folders.raw / name / "dataset.json"
+    dataset_json.write_text(dataset_json.read_text().replace(".nii.gz", ".tif"))
+    for image in (nnunet_folders.raw / name / "imagesTr").iterdir():
+        image.rename(str(image).replace(".nii.gz", ".tif"))
+    api.copy_reference_labels(name, Tiff3DIO())
+    copies = nnunet_folders.preprocessed / name / "gt_segmentations"
+    assert (copies / "case_04.json").read_text() == '{"spacing": [3, 1, 1]}'
 
 
 def test_planning_passes_on_only_what_is_given(nnunet_folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +199,7 @@ def test_planning_passes_on_only_what_is_given(nnunet_folders: Any, monkeypatch:
 
 def test_what_planning_refuses(nnunet_folders: Any) -> None:
     planned(nnunet_folders)
-    with pytest.raises(ExtensionError, match="ResEncS.*all planners: ExperimentPlanner, .*nnUNetPlannerResEncXL"):
+    with pytest.raises(ExtensionError, match="ResEncS.*there are: .*nnUNetPlannerResEncXL.*, ExperimentPlanner"):
         api.plan_experiments([1], "nnUNetPlannerResEncS")
     with pytest.raises(ExtensionError, match="is no planner"):
         api.plan_experiments([1], "find_patch_size")
@@ -232,7 +254,7 @@ def test_commands_one_by_one_by_name(nnunet_folders: Any) -> None:
     ("entry", "arguments", "message"),
     [
         ("plan_experiment_entry", ["-d", "7"], "7"),
-        ("plan_experiment_entry", ["-d", "1", "-pl", "Nobody"], "all planners: "),
+        ("plan_experiment_entry", ["-d", "1", "-pl", "Nobody"], "there are: "),
         ("plan_experiment_entry", ["-d", "1", "-overwrite_target_spacing", "1", "1"], "three positive numbers"),
         ("preprocess_entry", ["-d", "1", "-c", "5d"], "none of the configurations 5d"),
         ("preprocess_entry", ["-d", "1", "-plans_name", "nobodys"], "no plans 'nobodys'"),
