@@ -116,8 +116,7 @@ def dataset_id_to_name(dataset_id: int) -> str:
             if dataset_name_to_id(name) == dataset_id:
                 found.setdefault(name, os.path.join(root, name))
     if not found:
-        roots = ", ".join(f"{root.variable}={root.get()}" for root in (nnUNet_raw, nnUNet_preprocessed, nnUNet_results))
-        raise DatasetError(f"There is no dataset with id {dataset_id} in {roots}; {_listing(existing_datasets())}")
+        raise _unknown(f"with id {dataset_id}")
     if len(found) > 1:
         raise DatasetError(
             f"Dataset id {dataset_id} is used by {len(found)} datasets: {', '.join(sorted(found.values()))}; "
@@ -135,13 +134,16 @@ def dataset_name_to_id(name: str) -> int:
 
 
 def maybe_convert_to_dataset_name(dataset_name_or_id: int | str) -> str:
-    """A dataset's name from its name (not checked for existence) or its id (5, "5" or "005").
+    """A dataset's name from its name or its id (5, "5" or "005").
 
     Raises:
-        DatasetError: neither a name nor a number, or an id as in `dataset_id_to_name`.
+        DatasetError: neither a name nor a number; none of the three folders has such a dataset (lists those that
+            exist); or several share the id.
     """
     text = str(dataset_name_or_id)
     if text.startswith("Dataset"):
+        if _roots() and text not in existing_datasets():
+            raise _unknown(text)
         return text
     if not text.strip().isdigit():
         raise DatasetError(f"{text!r} is no dataset; expected an id such as 4 or a name such as Dataset004_Hippocampus")
@@ -159,6 +161,11 @@ def _roots() -> list[Any]:
 def _datasets_in(root: PathLike) -> list[str]:
     names = subdirs(root, "Dataset", join=False) if Path(root).is_dir() else []
     return [name for name in names if _DATASET.match(name)]
+
+
+def _unknown(what: str) -> DatasetError:
+    roots = ", ".join(f"{root.variable}={root.get()}" for root in (nnUNet_raw, nnUNet_preprocessed, nnUNet_results))
+    return DatasetError(f"There is no dataset {what} in {roots}; {_listing(existing_datasets())}")
 
 
 def _listing(names: list[str]) -> str:

@@ -55,6 +55,8 @@ def test_unknown_id_lists_those_that_exist(nnunet_folders):
         maybe_convert_to_dataset_name(5)
     with pytest.raises(DatasetError, match="Dataset009_X.*Dataset004_D"):
         raw_folder("Dataset009_X")
+    with pytest.raises(DatasetError, match="no dataset Dataset009_X in nnUNet_raw=.*Dataset004_D, Dataset007_E"):
+        maybe_convert_to_dataset_name("Dataset009_X")
     with pytest.raises(DatasetError, match="'hippocampus'"):
         maybe_convert_to_dataset_name("hippocampus")
     with pytest.raises(DatasetError, match="DatasetXXX_NAME"):
