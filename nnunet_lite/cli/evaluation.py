@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 from collections.abc import Sequence
+from typing import Any
 
 from nnunet_lite.cli import arguments as flags
 from nnunet_lite.cli.arguments import command, make_parser
@@ -18,7 +21,9 @@ def evaluate_folder_entry(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder2
 
-    compute_metrics_on_folder2(args.gt_folder, args.pred_folder, args.djfile, args.pfile, args.o, args.np, args.chill)
+    results = compute_metrics_on_folder2(
+        args.gt_folder, args.pred_folder, args.djfile, args.pfile, args.o, args.np, args.chill)
+    _report(results, args)
 
 
 @command
@@ -31,4 +36,13 @@ def evaluate_simple_entry(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
 
-    compute_metrics_on_folder_simple(args.gt_folder, args.pred_folder, args.l, args.o, args.np, args.il, args.chill)
+    results = compute_metrics_on_folder_simple(
+        args.gt_folder, args.pred_folder, args.l, args.o, args.np, args.il, args.chill)
+    _report(results, args)
+
+
+def _report(results: dict[str, Any], args: argparse.Namespace) -> None:
+    """The one number people look for, and where the others are."""
+    where = args.o or os.path.join(args.pred_folder, "summary.json")
+    print(f"Mean foreground Dice {results['foreground_mean']['Dice']:.4f} ({len(results['metric_per_case'])} cases); "
+          f"all metrics: {where}")
