@@ -79,7 +79,8 @@ def command(function: Callable[[Sequence[str] | None], int | None]) -> Callable[
             print(f"Error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("Stopped. Finished work is kept; run the same command again to continue.", file=sys.stderr)
+            print("Stopped. Finished work is kept; the same command continues "
+                  "(training: with --c, prediction: with --continue_prediction).", file=sys.stderr)
             return 130
 
     return run
@@ -114,7 +115,10 @@ def fold(text: str) -> int | str:
 
 def positive_float(text: str) -> float:
     """A number above zero."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return value
@@ -122,7 +126,10 @@ def positive_float(text: str) -> float:
 
 def positive_int(text: str) -> int:
     """A whole number above zero."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return value
@@ -144,7 +151,7 @@ CONFIGURATIONS = Flag(
     "-c",
     nargs="+",
     default=["2d", "3d_fullres", "3d_lowres"],
-    help="configurations; those that the plans do not have are skipped (default: %(default)s)",
+    help="configurations; those that the plans do not have are skipped (default: 2d 3d_fullres 3d_lowres)",
 )
 CONFIGURATION = Flag("-c", required=True, help="configuration, for example 3d_fullres")
 PLANS = Flag("-p", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
@@ -231,7 +238,8 @@ VALIDATE_BEST = _switch("--val_best", help="validate with checkpoint_best instea
 DISABLE_CHECKPOINTING = _switch("--disable_checkpointing", help="write no checkpoints")
 EPOCHS = Flag("--epochs", type=positive_int, default=None, help="epochs to train (default: the trainer's, 1000)")
 ITERATIONS = Flag(
-    "--iterations", type=positive_int, default=None, help="training iterations per epoch (default: the trainer's, 250)"
+    "--iterations", type=positive_int, default=None, help="training iterations per epoch; validation at its end "
+    "stays as long (default: the trainer's, 250)"
 )
 SEED = Flag("--seed", type=int, default=None, help="make batches and weights reproducible")
 OVERWRITE = _switch("--overwrite", help="train again where a finished training lies, replacing it")
@@ -240,7 +248,8 @@ OVERWRITE = _switch("--overwrite", help="train again where a finished training l
 INPUT = Flag(
     "-i", required=True, help="folder of images (CASE_0000.nii.gz ...), or one image file of a one-channel model"
 )
-OUTPUT = Flag("-o", required=True, help="folder for the predictions (created), or the output file for one input file")
+OUTPUT = Flag("-o", required=True, help="folder for the predictions (created), or the output file "
+    "for one input file; plans.json and dataset.json are written beside them")
 MODEL_FOLDER = Flag("-m", required=True, help="model folder (Trainer__Plans__Configuration), wherever it lies")
 STEP_SIZE = Flag(
     "-step_size", type=float, default=0.5, help="step between tiles as a part of the patch size (default: %(default)s)"
