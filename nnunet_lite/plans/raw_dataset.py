@@ -164,7 +164,8 @@ def _datasets_in(root: PathLike) -> list[str]:
 
 
 def _unknown(what: str) -> DatasetError:
-    roots = ", ".join(f"{root.variable}={root.get()}" for root in (nnUNet_raw, nnUNet_preprocessed, nnUNet_results))
+    folders = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)
+    roots = ", ".join(f"{root.variable}={root.get() if root.is_set() else '(not set)'}" for root in folders)
     return DatasetError(f"There is no dataset {what} in {roots}; {_listing(existing_datasets())}")
 
 
