@@ -238,8 +238,10 @@ VALIDATE_BEST = _switch("--val_best", help="validate with checkpoint_best instea
 DISABLE_CHECKPOINTING = _switch("--disable_checkpointing", help="write no checkpoints")
 EPOCHS = Flag("--epochs", type=positive_int, default=None, help="epochs to train (default: the trainer's, 1000)")
 ITERATIONS = Flag(
-    "--iterations", type=positive_int, default=None, help="training iterations per epoch; validation at its end "
-    "stays as long (default: the trainer's, 250)"
+    "--iterations",
+    type=positive_int,
+    default=None,
+    help="training iterations per epoch, those of validation in proportion (default: the trainer's, 250)",
 )
 SEED = Flag("--seed", type=int, default=None, help="make batches and weights reproducible")
 OVERWRITE = _switch("--overwrite", help="train again where a finished training lies, replacing it")
