@@ -199,7 +199,9 @@ def _processes_per_configuration(
     numbers = [num_processes] if isinstance(num_processes, int) else list(num_processes)
     if len(numbers) == 1:
         numbers *= len(configurations)
-    if len(numbers) != len(configurations) or min(numbers, default=0) < 0:
+    if min(numbers, default=0) < 0:
+        raise ArgumentError(f"num_processes is {min(numbers)}, expected 0 (work in this process) or more")
+    if len(numbers) != len(configurations):
         raise ArgumentError(
             f"num_processes is {numbers} for the configurations {', '.join(configurations)}; expected one number for "
             "all of them or one for each"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,14 +84,24 @@ def is_done(case: CaseToPredict, ending: str, reader: Any, with_probabilities: b
     file, probabilities = Path(f"{case.output}{ending}"), Path(f"{case.output}.npz")
     if not file.is_file() or (with_probabilities and not probabilities.is_file()):
         return False
+    damaged = None
     try:
         reader.read_seg(str(file))
-        intact = not with_probabilities or zipfile.is_zipfile(probabilities)
     except Exception:  # a reader of the user's may raise anything; whatever it is, the file is no good
-        intact = False
-    if not intact:
-        logger.warning("%s is damaged; the case is predicted again", file)
-    return intact
+        damaged = file
+    if damaged is None and with_probabilities and not _zip_is_intact(probabilities):
+        damaged = probabilities
+    if damaged is not None:
+        logger.warning("%s is damaged; the case is predicted again", damaged)
+    return damaged is None
+
+
+def _zip_is_intact(file: Path) -> bool:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError):
+        return False
 
 
 def _as_path(value: Any) -> PathLike:

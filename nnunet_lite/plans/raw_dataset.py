@@ -74,8 +74,7 @@ class RawDataset:
         else:
             cases = _explicit_cases(folder, dataset_json.explicit_cases, faults)
         if not cases and not faults:
-            where = "imagesTr" if dataset_json.explicit_cases is None else '"dataset" of dataset.json'
-            faults.append(Fault("", "empty", f"there are no training cases in {where} of {folder}"))
+            faults.append(Fault("", "empty", _nothing_found(folder, dataset_json)))
         return cls(folder.name, folder, dataset_json, cases, faults)
 
 
@@ -208,6 +207,15 @@ def get_filenames_of_train_images_and_targets(
     if faults:
         raise faults_as_error(folder.name, faults, len(cases))
     return {case.identifier: {"images": case.images, "label": case.label} for case in cases.values()}
+
+
+def _nothing_found(folder: Path, dataset_json: DatasetJson) -> str:
+    if dataset_json.explicit_cases is not None:
+        return f'there are no training cases in "dataset" of {folder / "dataset.json"}'
+    names = subfiles(folder / "imagesTr", join=False)
+    held = f"it holds {_examples(names)}" if names else "it is empty"
+    return (f"there are no training cases in {folder / 'imagesTr'}: expected files CASE_0000{dataset_json.file_ending} "
+            f'("file_ending" of dataset.json), {held}')
 
 
 def _explicit_cases(folder: Path, entries: dict[str, dict[str, Any]], faults: list[Fault]) -> dict[str, RawCase]:

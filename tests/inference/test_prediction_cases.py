@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from helpers.datasets import write_image
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
-from nnunet_lite.inference.prediction_cases import case_name, check_part, find_cases, output_folder
+from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunet_lite.inference.data_iterators import CaseToPredict
+from nnunet_lite.inference.prediction_cases import case_name, check_part, find_cases, is_done, output_folder
 
 ONE = {"file_ending": ".nii.gz", "channel_names": {"0": "CT"}}
 TWO = {"file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"}}
@@ -83,3 +87,17 @@ def test_parts():
     for part in (-1, 2):
         with pytest.raises(ArgumentError, match="0 to 1"):
             check_part(2, part)
+
+
+def test_damaged_outputs_are_not_done(tmp_path, caplog):
+    case = CaseToPredict("a", ["a_0000.nii.gz"], None, None, str(tmp_path / "a"))
+    write_image(tmp_path / "a.nii.gz", np.arange(64, dtype=np.uint8).reshape(4, 4, 4), (1, 1, 1))
+    assert is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=False)
+    assert not is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=True)
+    np.savez_compressed(tmp_path / "a.npz", probabilities=np.random.default_rng(0).random((2, 4, 4, 4), np.float32))
+    assert is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=True)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[len(content) // 2] ^= 255  # the directory at the end stays intact
+    (tmp_path / "a.npz").write_bytes(content)
+    assert not is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=True)
+    assert "a.npz is damaged" in caplog.text

@@ -102,7 +102,9 @@ def test_cases_and_channels(nnunet_folders):
     (lambda f: (f / "imagesTr/a_0000.nii.gz").unlink(), r"a: a_0000\.nii\.gz is missing"),
     (lambda f: (f / "imagesTr/a_0001.nii.gz").unlink(), r"a: a_0001\.nii\.gz is missing"),
     (lambda f: (f / "labelsTr/b.nii.gz").unlink(), r"b: there is no label map .*labelsTr/b\.nii\.gz"),
-    (lambda f: [file.unlink() for file in (f / "imagesTr").iterdir()], "no training cases"),
+    (lambda f: [file.unlink() for file in (f / "imagesTr").iterdir()], "no training cases .*, it is empty"),
+    (lambda f: [file.rename(file.with_name(file.name.upper())) for file in (f / "imagesTr").iterdir()],
+     r"expected files CASE_0000\.nii\.gz .*, it holds"),
     (lambda f: (f / "labelsTr").rename(f / "labels"), "labelsTr does not exist"),
 ])
 def test_faults_are_named(nnunet_folders, change, message):
