@@ -1,13 +1,34 @@
-"""What is said about an epoch when it ends, with a forecast of the end of the training."""
+"""What is said about an epoch while it runs and when it ends, with a forecast of the end of the training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
+from tqdm import tqdm
+
+from nnunet_lite.utilities.logging import logger
+
 _RECENT = 10  # epochs the forecast is made from
+_HEARTBEAT = 60.0  # seconds between signs of life where there is no terminal for a progress bar
+
+
+def steps_of_epoch(first: int, number: int, what: str) -> Iterator[int]:
+    """Count the steps `first` to `number` - 1 of an epoch: a bar on a terminal, else a line a minute."""
+    if sys.stderr.isatty():
+        yield from tqdm(range(first, number), what, number, leave=False, unit="it", initial=first)
+        return
+    start = said = time.monotonic()
+    for step in range(first, number):
+        now = time.monotonic()
+        if now - said > _HEARTBEAT:
+            logger.info("%s: %d of %d iterations, %.1f s each", what, step, number, (now - start) / (step - first))
+            said = now
+        yield step
 
 
 def epoch_report(curves: Mapping[str, list[Any]], epoch: int, num_epochs: int, now: datetime) -> list[str]:
