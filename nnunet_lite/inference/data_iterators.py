@@ -21,6 +21,7 @@ from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import convert_labelmap_to_one_hot
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.resume import estimate_memory
+from nnunet_lite.utilities.files import storage_errors
 from nnunet_lite.utilities.parallel import Task, WorkerPool
 
 _LARGE = 2**26  # bytes; larger arrays go between processes as memory-mapped files, smaller ones through the pipe
@@ -89,9 +90,10 @@ def hand_over(array: NDArray[Any], exchange_folder: str) -> NDArray[Any] | str:
     """The array itself if it is small, else the name of a `.npy` file with it (the receiver deletes it)."""
     if array.nbytes < _LARGE:
         return array
-    descriptor, name = tempfile.mkstemp(suffix=".npy", dir=exchange_folder)
-    with os.fdopen(descriptor, "wb") as file:
-        np.save(file, array)
+    with storage_errors(os.path.join(exchange_folder, "the array for another process")):
+        descriptor, name = tempfile.mkstemp(suffix=".npy", dir=exchange_folder)
+        with os.fdopen(descriptor, "wb") as file:
+            np.save(file, array)
     return name
 
 

@@ -5,7 +5,6 @@ Upstream's function names; the labels equal upstream's except at ties of floatin
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +23,7 @@ from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.interpolation import InterpolationPlan, interpolation_plan
 from nnunet_lite.preprocessing.resampling import resample_data_or_seg_to_shape, resample_torch_fornnunet
 from nnunet_lite.utilities.arrays import box_shape, slices
-from nnunet_lite.utilities.files import PathLike, atomic_path, load_json, save_pickle
+from nnunet_lite.utilities.files import PathLike, atomic_path, load_json, save_pickle, scratch_array
 
 Logits = torch.Tensor | NDArray[Any]
 Spacings = tuple[Sequence[float], Sequence[float]]  # of the logits, of the image; transposed order
@@ -90,12 +89,10 @@ def export_prediction_from_logits(
     labels = empty_labels(plans_manager, label_manager, properties_dict)
     with_context = (plans_manager, configuration_manager, label_manager, properties_dict, labels)
     if save_probabilities:
-        folder = Path(output_file_truncated).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder, prefix=".probabilities-") as scratch:
-            probabilities = np.memmap(scratch, np.float32, "w+", shape=(len(logits), *labels.shape))
+        file = f"{output_file_truncated}.npz"
+        with scratch_array(file, (len(logits), *labels.shape), np.float32) as probabilities:
             _export(logits, *with_context, probabilities, num_threads_torch)
-            save_probabilities_file(probabilities, f"{output_file_truncated}.npz")
+            save_probabilities_file(probabilities, file)
             del probabilities
         save_pickle(dict(properties_dict), f"{output_file_truncated}.pkl")
     else:

@@ -6,15 +6,18 @@ import contextlib
 import errno
 import io
 import json
+import math
 import os
 import pickle
 import secrets
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import StorageError
 
@@ -33,18 +36,57 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     target = Path(path)
     temporary = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _flush_to_disk(temporary)
-        os.replace(temporary, target)
-    except Exception as error:
-        message = _storage_problem(target, error)
-        if message is None:
-            raise
-        raise StorageError(message) from error
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush_to_disk(temporary)
+            os.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def storage_errors(target: PathLike) -> Iterator[None]:
+    """Turn what a full disk or a missing permission raises while `target` is written into one StorageError."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        message = _storage_problem(Path(target), error)
+        if message is None:
+            raise
+        raise StorageError(message) from error
+
+
+@contextlib.contextmanager
+def scratch_array(target: PathLike, shape: Sequence[int], dtype: Any) -> Iterator[NDArray[Any]]:
+    """Yield an array of zeros in a nameless temporary file beside `target`, for what is too large for memory.
+
+    Its space on the disk is reserved first: a mapped page that finds none later ends the process with SIGBUS.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written to.
+    """
+    folder = Path(target).parent
+    with storage_errors(target):
+        folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors(target), tempfile.TemporaryFile(dir=folder, prefix=".scratch-") as file:
+        _reserve(file, max(1, math.prod(shape) * np.dtype(dtype).itemsize))
+        array = np.memmap(file, dtype, "r+", shape=tuple(shape))
+        yield array
+        del array
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    zeros = bytes(2**20)
+    for start in range(0, size, len(zeros)):
+        file.write(zeros[: size - start])
+    file.flush()
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -66,6 +108,9 @@ def _storage_problem(target: Path, error: Exception) -> str | None:
             f"No space left on the disk of {target.parent}: {target.name} was not written; "
             "free some space and run the same command again, finished work is kept"
         )
+    if number in (errno.EEXIST, errno.ENOTDIR) and not target.parent.is_dir():
+        file = next((parent for parent in target.parents if parent.is_file()), target.parent)
+        return f"{target} cannot be written: {file} is a file, expected a folder; name another one"
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{target} cannot be written: {os.strerror(number)}; check the permissions of {target.parent}"
     return None

@@ -485,6 +485,20 @@ def test_full_disk_while_checkpointing(planned: Any, monkeypatch: pytest.MonkeyP
     assert half_written(disk) == []
 
 
+def test_full_disk_while_predicting_with_probabilities(planned: Any, model: Path, tmp_path: Path, capfd: Any,
+                                                       small_disk: Callable[[int], Path]) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    write_image(images / "a_0000.nii.gz", np.random.default_rng(0).random((12, 16, 16), np.float32), (20, 1, 1))
+    disk = small_disk(48)
+    assert run(*PREDICT, "-i", images, "-o", disk, "-f", 0, "-step_size", 1, "--save_probabilities") == 2
+    error = capfd.readouterr().err
+    assert "No space left" in error
+    assert "Traceback" not in error
+    assert half_written(disk) == []
+    assert not list(disk.glob("a*"))
+
+
 # killed processes
 
 @pytest.mark.parametrize("deaths", [1, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -17,6 +18,7 @@ from nnunet_lite.utilities.files import (
     load_pickle,
     save_json,
     save_pickle,
+    scratch_array,
     subdirs,
     subfiles,
 )
@@ -110,3 +112,29 @@ def test_listings_are_sorted_and_skip_hidden(tmp_path: Path) -> None:
         (tmp_path / f"{name}.txt").write_text("")
     assert subdirs(tmp_path, join=False) == ["a", "b"]
     assert subfiles(tmp_path, ".txt", join=False) == ["a.txt", "b.txt"]
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(StorageError, match="out is a file, expected a folder"):
+        save_json({}, tmp_path / "out" / "a.json")
+    with pytest.raises(StorageError, match="out is a file, expected a folder"):
+        save_json({}, tmp_path / "out" / "deeper" / "a.json")
+
+
+def test_scratch_array_is_zero_has_its_space_and_leaves_nothing(tmp_path: Path) -> None:
+    with scratch_array(tmp_path / "new" / "a.npz", (3, 50, 700), np.float32) as array:
+        assert array.shape == (3, 50, 700) and not array.any()
+        array[2] = 7
+        assert array[2, 49, 699] == 7
+        del array
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_scratch_array_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("nnunet_lite.utilities.files._reserve", full)
+    with pytest.raises(StorageError, match="No space left"), scratch_array(tmp_path / "a.npz", (3,), np.float32):
+        pass
