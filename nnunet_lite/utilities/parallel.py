@@ -278,9 +278,13 @@ class WorkerPool:
             if not job.alone and not job.future.set_running_or_notify_cancel():
                 continue
             worker = next((worker for worker in self._workers if worker.job is None), None)
-            if worker is None:
-                worker = _Worker(self._threads)
-                self._workers.append(worker)
+            try:
+                if worker is None:
+                    worker = _Worker(self._threads)
+                    self._workers.append(worker)
+            except Exception as error:
+                job.future.set_exception(WorkerError(_cannot_start(job.task.name, error)))
+                continue
             try:
                 worker.give(job)
             except (BrokenPipeError, ConnectionError):
@@ -328,6 +332,15 @@ class WorkerPool:
                 "If memory ran out, use fewer processes or a machine with more of it"
             )
         )
+
+
+def _cannot_start(name: str, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{name}: no background process could be started ({describe(error)}); use fewer processes"
+    return (
+        f"{name}: no background process could be started ({type(error).__name__}); "
+        "protect the main part of your script with if __name__ == '__main__'"
+    )
 
 
 def describe_exit(exitcode: int | None) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_lite.exceptions import DatasetError, WorkerError
+from nnunet_lite.utilities import parallel
 from nnunet_lite.utilities.parallel import Task, WorkerPool, collect, run_tasks
 
 
@@ -140,3 +141,27 @@ def test_workers_end_when_the_parent_is_killed(tmp_path: Path) -> None:
     while time.monotonic() < deadline and Path(f"/proc/{pid}").exists():
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_process_that_cannot_be_started_is_an_error_and_no_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(threads: int) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(parallel, "_Worker", refuse)
+    with WorkerPool(1) as pool:
+        futures = [pool.submit(Task(f"case_{i}", os.getpid)) for i in range(2)]
+        for i, future in enumerate(futures):
+            with pytest.raises(WorkerError, match=f"case_{i}: no background process .*fewer processes"):
+                future.result(timeout=30)
+
+
+def test_a_script_with_an_unprotected_main_part_ends_with_advice(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent("""
+        import os
+        from nnunet_lite.utilities.parallel import Task, collect, run_tasks
+        collect(run_tasks([Task("case", os.getpid), Task("other", os.getpid)], 2, show_progress=False))
+    """))
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode != 0
+    assert "if __name__ == '__main__'" in result.stderr
