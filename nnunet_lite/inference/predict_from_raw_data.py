@@ -30,7 +30,7 @@ from nnunet_lite.models.trained_model import Fold, TrainedModel
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
-from nnunet_lite.utilities.device import empty_cache, num_threads, resolve_precision
+from nnunet_lite.utilities.device import can_compile, empty_cache, num_threads, resolve_precision
 from nnunet_lite.utilities.files import PathLike, save_json
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import WorkerPool
@@ -154,7 +154,7 @@ class nnUNetPredictor:
         self.allowed_mirroring_axes = inference_allowed_mirroring_axes
         self._loaded = None
         self.network = network
-        if compile_requested(default=False) and not hasattr(network, "_orig_mod"):
+        if compile_requested(False) and not hasattr(network, "_orig_mod") and can_compile(self.device):
             self.network = cast("nn.Module", torch.compile(network))
 
     def predict_from_files(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any
 
 import torch
 
 from nnunet_lite.configuration import cpu_count
 from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.utilities.logging import logger
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -90,3 +93,29 @@ def empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+@cache
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile works on a device, found out once by compiling a small forward and backward pass.
+
+    It needs Triton or a C++ compiler that torch may lack; where it fails, one warning says why and all goes on without.
+    """
+    try:
+        values = torch.ones(8, device=device, requires_grad=True)
+        compiled: Any = torch.compile(_compile_probe)
+        compiled(values).backward()
+    except Exception as error:  # of the compiler, of the toolchain, or of the device
+        reason = (str(error).strip().splitlines() or [""])[0]
+        logger.warning(
+            "torch.compile does not work here (%s: %s); going on without it, which is slower "
+            "(nnUNet_compile=false avoids this attempt)",
+            type(error).__name__,
+            reason,
+        )
+        return False
+    return True
+
+
+def _compile_probe(values: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.leaky_relu(values * 2 - 1).sum()

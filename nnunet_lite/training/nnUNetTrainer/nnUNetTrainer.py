@@ -39,7 +39,7 @@ from nnunet_lite.training.nnUNetTrainer.training_data import TrainingData
 from nnunet_lite.training.online_evaluation import StepOutput, collate_outputs, dice_from_counts, hard_counts, to_host
 from nnunet_lite.training.trainer_state import make_grad_scaler, restore_training_state, training_state
 from nnunet_lite.training.validation import validate
-from nnunet_lite.utilities.device import autocast, empty_cache, resolve_precision
+from nnunet_lite.utilities.device import autocast, can_compile, empty_cache, resolve_precision
 from nnunet_lite.utilities.distributed import all_gather_objects, barrier, is_distributed, rank
 from nnunet_lite.utilities.files import save_json, write_text
 
@@ -173,8 +173,7 @@ class nnUNetTrainer(TrainingData):
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
             synchronised: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
-            self.network = synchronised(self.network)
-            self.network = nn.parallel.DistributedDataParallel(self.network, device_ids=[self.local_rank])
+            self.network = nn.parallel.DistributedDataParallel(synchronised(self.network), device_ids=[self.local_rank])
         self.loss = self._build_loss()
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
@@ -216,16 +215,15 @@ class nnUNetTrainer(TrainingData):
         )
 
     def _do_i_compile(self) -> bool:
-        """Whether torch.compile is used: on CUDA unless nnUNet_compile says no."""
-        return self.device.type == "cuda" and os.name != "nt" and compile_requested(True)
+        """Whether torch.compile is used: on CUDA, where it works, unless nnUNet_compile says no."""
+        return self.device.type == "cuda" and os.name != "nt" and compile_requested(True) and can_compile(self.device)
 
     def _build_loss(self) -> nn.Module:
         """Dice and (binary) cross entropy over all resolutions."""
         loss = default_loss(self.label_manager, self.configuration_manager.batch_dice, self.is_ddp)
         if self._do_i_compile():
             loss.dc = cast("nn.Module", torch.compile(loss.dc))
-        scales = self._get_deep_supervision_scales()
-        if scales is None:
+        if (scales := self._get_deep_supervision_scales()) is None:
             return loss
         lowest = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
         weights = deep_supervision.deep_supervision_weights(len(scales), lowest)
@@ -412,6 +410,9 @@ class nnUNetTrainer(TrainingData):
                 self.epoch_outputs = []
                 self.on_epoch_end()
             self.on_train_end()
+        if self._stop.received is not None:  # too late to stop in an epoch; the final validation is left
+            self.print_to_log_file("Stopped on request; validate with the same command and --val")
+            raise TrainingInterrupted
 
     def _train_steps(self) -> list[StepOutput]:
         while len(self.epoch_outputs) < self.num_iterations_per_epoch:

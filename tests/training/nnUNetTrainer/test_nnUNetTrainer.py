@@ -192,6 +192,19 @@ def test_interrupted_and_continued_is_uninterrupted(dataset: Folders, configurat
     assert _equal(_final(reference), _final(continued))
 
 
+def test_a_request_after_the_last_step_ends_before_the_final_validation(dataset: Folders) -> None:
+    class Late(nnUNetTrainer):
+        def on_train_end(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            super().on_train_end()
+
+    trainer = _trainer("2d", Late)
+    trainer.override(epochs=1, iterations=1, seed=1, precision="float32")
+    with pytest.raises(TrainingInterrupted):
+        trainer.run_training()
+    assert _final(trainer)["current_epoch"] == 1
+
+
 def test_a_failed_worker_saves_first(dataset: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(nnUNetTrainer):
         def on_train_start(self) -> None:
