@@ -29,7 +29,7 @@ from nnunet_lite.training.cpu_speed import keep_freed_memory, use_channels_last
 from nnunet_lite.training.debug_information import debug_information, save_documents
 from nnunet_lite.training.fold_folder import remove_leftovers, remove_superseded
 from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
-from nnunet_lite.training.logging.epoch_report import epoch_report
+from nnunet_lite.training.logging.epoch_report import epoch_report, steps_of_epoch
 from nnunet_lite.training.logging.log_file import log_file_name
 from nnunet_lite.training.logging.loggers import MetaLogger
 from nnunet_lite.training.loss import deep_supervision
@@ -415,13 +415,13 @@ class nnUNetTrainer(TrainingData):
             raise TrainingInterrupted
 
     def _train_steps(self) -> list[StepOutput]:
-        while len(self.epoch_outputs) < self.num_iterations_per_epoch:
+        for _ in steps_of_epoch(len(self.epoch_outputs), self.num_iterations_per_epoch, "Training"):
             self.epoch_outputs.append(self.train_step(self._next_batch(self.dataloader_train)))
         return self.epoch_outputs
 
     def _validation_steps(self) -> list[StepOutput]:
-        number = self.num_val_iterations_per_epoch
-        return [self.validation_step(self._next_batch(self.dataloader_val)) for _ in range(number)]
+        steps = steps_of_epoch(0, self.num_val_iterations_per_epoch, "Validation")
+        return [self.validation_step(self._next_batch(self.dataloader_val)) for _ in steps]
 
     def _next_batch(self, loader: Any) -> Any:
         """The next batch; a request to stop or a failed worker ends the training here, with its state saved."""
