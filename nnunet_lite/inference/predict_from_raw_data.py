@@ -75,6 +75,8 @@ class nnUNetPredictor:
         dtype_of_sums: torch.dtype = torch.float16,
         max_ram: int | None = None,
     ) -> None:
+        if not 0 < tile_step_size <= 1:
+            raise ArgumentError(f"tile step size {tile_step_size}: expected a part of the patch, above 0, at most 1")
         self.tile_step_size = tile_step_size
         self.use_gaussian = use_gaussian
         self.use_mirroring = use_mirroring

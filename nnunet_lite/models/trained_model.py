@@ -161,7 +161,9 @@ class TrainedModel:
         """The whole checkpoint of a fold. Raises CheckpointError naming the folds and checkpoints there are."""
         file = self.fold_folder(fold) / checkpoint_name
         if not file.is_file():
-            raise CheckpointError(f"There is no checkpoint {file}; {self._inventory()}")
+            usable = " ".join(str(fold) for fold in self.available_folds(checkpoint_name))
+            advice = f"; predict with those that are there: -f {usable}" if usable else ""
+            raise CheckpointError(f"There is no checkpoint {file}; {self._inventory()}{advice}")
         return load_checkpoint(file)
 
     def load_members(

@@ -32,7 +32,7 @@ def plans_file(dataset_name: str, plans_identifier: str) -> Path:
         existing = ", ".join(available_plans(folder)) or "none"
         raise PlansError(
             f"{dataset_name} has no plans {plans_identifier!r} (in {folder}: {existing}); "
-            f"make them first: nnUNetv2_plan_experiment -d {dataset_name}"
+            f"make them first: nnUNetv2_plan_and_preprocess -d {dataset_name}"
         )
     return file
 

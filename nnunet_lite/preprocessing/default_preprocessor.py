@@ -268,7 +268,7 @@ def _check_cases(dataset: RawDataset, folder: Path) -> None:
 def _preprocessed_dataset_json(dataset_name: str) -> dict[str, Any]:
     file = nnUNet_preprocessed / dataset_name / "dataset.json"
     if not file.is_file():
-        raise PathError(f"{file} is missing; plan the dataset first: nnUNetv2_plan_experiment -d {dataset_name}")
+        raise PathError(f"{file} is missing; plan the dataset first: nnUNetv2_plan_and_preprocess -d {dataset_name}")
     return dict(load_json(file))
 
 

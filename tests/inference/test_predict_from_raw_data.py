@@ -197,5 +197,11 @@ def test_recorded_model_predicts_the_same(goldens, shared_data, tmp_path, folder
 
 
 def test_missing_fold(model):
-    with pytest.raises(CheckpointError, match=r"fold_0 \(checkpoint_final\.pth\), fold_1"):
+    with pytest.raises(CheckpointError, match=r"fold_0 \(checkpoint_final\.pth\), fold_1.*that are there: -f 0 1$"):
         predictor_of(model, 3)
+
+
+@pytest.mark.parametrize("step", [0, -0.5, 1.5])
+def test_a_step_that_cannot_work_is_refused_at_once(step):
+    with pytest.raises(ArgumentError, match="tile step size"):
+        nnUNetPredictor(tile_step_size=step, device="cpu")
