@@ -71,8 +71,14 @@ def measure(command: Sequence[str], environment: Mapping[str, str]) -> Measureme
     """Run a command in a session of its own; wall time, peak memory of the whole session, both outputs together."""
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
-        process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         with _watching(process.pid) as peak:
             returncode = process.wait()
         seconds = time.perf_counter() - start
@@ -134,10 +140,16 @@ class Bench:
 
     def __init__(self, description: str, *extra: tuple[str, dict[str, Any]], repeats: int = 3) -> None:
         parser = argparse.ArgumentParser(description=description)
-        parser.add_argument("--peer", type=Path, help="virtual environment of upstream, made by shared/peer/setup.sh; "
-                                                      "without it only ours is measured")
-        parser.add_argument("--shared", type=Path, help="folder with data, goldens and peer (default: "
-                                                        "NNUNET_LITE_SHARED or ../shared beside the repository)")
+        parser.add_argument(
+            "--peer",
+            type=Path,
+            help="virtual environment of upstream, made by shared/peer/setup.sh; without it only ours is measured",
+        )
+        parser.add_argument(
+            "--shared",
+            type=Path,
+            help="folder with data, goldens and peer (default: NNUNET_LITE_SHARED or ../shared beside the repository)",
+        )
         parser.add_argument("--raw", type=Path, help="folder of raw datasets to look in before the shared one")
         parser.add_argument("--work", type=Path, help="folder to work in, kept (default: a temporary one, removed)")
         parser.add_argument("--repeats", type=int, default=repeats, help="runs of each side (default: %(default)s)")
@@ -149,8 +161,9 @@ class Bench:
         beside = HERE.parents[1] / "shared"
         self.shared: Path = self.args.shared or Path(os.environ.get("NNUNET_LITE_SHARED", beside))
         self._temporary = contextlib.ExitStack()
-        self.work = self.args.work or Path(self._temporary.enter_context(
-            tempfile.TemporaryDirectory(prefix="nnunet_lite_benchmark_")))
+        self.work = self.args.work or Path(
+            self._temporary.enter_context(tempfile.TemporaryDirectory(prefix="nnunet_lite_benchmark_"))
+        )
         self.work = self.work.resolve()
         self.raw = self.work / "nnUNet_raw"
         self.raw.mkdir(parents=True, exist_ok=True)
@@ -168,13 +181,19 @@ class Bench:
         folders = [self.raw, folder / "nnUNet_preprocessed", folder / "nnUNet_results"]
         for path in folders:
             path.mkdir(parents=True, exist_ok=True)
-        environment = {key: value for key, value in os.environ.items()
-                       if not key.startswith("nnUNet_") and key != "PYTHONPATH"}
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("nnUNet_") and key != "PYTHONPATH"
+        }
         environment.update({path.name: str(path) for path in folders})
         if peer is not None:
             script = 'source "$0" "$@" && env -0'
-            found = subprocess.run(["bash", "-c", script, str(peer.absolute() / "peer_env.sh"), *map(str, folders)],
-                                   env=environment, capture_output=True, check=True, text=True).stdout
+            found = subprocess.run(
+                ["bash", "-c", script, str(peer.absolute() / "peer_env.sh"), *map(str, folders)],
+                env=environment,
+                capture_output=True,
+                check=True,
+                text=True,
+            ).stdout
             environment = dict(entry.split("=", 1) for entry in found.split("\0") if "=" in entry)
         return Side(name, package, python, folder, environment)
 
@@ -208,8 +227,11 @@ class Bench:
             for file in files:
                 shutil.copyfile(self.shared / "goldens" / name / file, folder / file)
 
-    def alternate(self, run: Callable[[Side], Measurement], prepare: Callable[[Side], object] | None = None,
-                  ) -> dict[str, list[Measurement]]:
+    def alternate(
+        self,
+        run: Callable[[Side], Measurement],
+        prepare: Callable[[Side], object] | None = None,
+    ) -> dict[str, list[Measurement]]:
         """Run each side in turn, `repeats` times; `prepare` is not measured."""
         found: dict[str, list[Measurement]] = {side.name: [] for side in self.sides}
         for _ in range(self.args.repeats):
@@ -223,8 +245,11 @@ class Bench:
         """Add lines of the best time (and the least peak) of each side."""
         self.row(what, {name: min(m.seconds for m in all_) for name, all_ in found.items() if all_})
         if memory:
-            self.row(what + ", memory",
-                     {name: min(m.peak for m in all_) / MIB for name, all_ in found.items() if all_}, "MiB")
+            self.row(
+                what + ", memory",
+                {name: min(m.peak for m in all_) / MIB for name, all_ in found.items() if all_},
+                "MiB",
+            )
 
     def row(self, what: str, values: Mapping[str, float], unit: str = "s") -> None:
         """Add one line and say it at once."""
@@ -238,8 +263,12 @@ class Bench:
         for row in self.rows:
             print(format_row(row))
         if self.args.json:
-            document = {"rows": [row._asdict() for row in self.rows], "machine": machine(),
-                        "time": time.strftime("%Y-%m-%d %H:%M:%S"), "script": Path(sys.argv[0]).name}
+            document = {
+                "rows": [row._asdict() for row in self.rows],
+                "machine": machine(),
+                "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+                "script": Path(sys.argv[0]).name,
+            }
             self.args.json.write_text(json.dumps(document, indent=4))
         self._temporary.close()
 
@@ -247,8 +276,10 @@ class Bench:
 def format_row(row: Row) -> str:
     """One line of a markdown table."""
     ratio = f"{row.upstream / row.ours:.1f}x" if row.upstream is not None and row.ours else ""
-    cells = ("" if value is None else f"{value:.2f} {row.unit}" if value < 100 else f"{value:.0f} {row.unit}"
-             for value in (row.upstream, row.ours))
+    cells = (
+        "" if value is None else f"{value:.2f} {row.unit}" if value < 100 else f"{value:.0f} {row.unit}"
+        for value in (row.upstream, row.ours)
+    )
     return f"| {row.what} | {' | '.join(cells)} | {ratio} |"
 
 
@@ -258,8 +289,12 @@ def machine() -> dict[str, Any]:
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return {"processor": model, "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(),
-            "load": os.getloadavg()}
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "load": os.getloadavg(),
+    }
 
 
 def port_trainer(source: Path, side: Side) -> Path:

@@ -10,9 +10,21 @@ def main() -> None:
     bench = Bench(__doc__, ("--dataset", {"default": "Dataset900_Torso"}))
     documents = bench.shared / "goldens" / bench.args.dataset
     folder = documents / "eval"
-    found = bench.alternate(lambda side: side.run(
-        "nnUNetv2_evaluate_folder", folder / "gt", folder / "preds", "-djfile", documents / "dataset.json",
-        "-pfile", documents / "nnUNetPlans.json", "-np", "2", "-o", side.folder / "summary.json"))
+    found = bench.alternate(
+        lambda side: side.run(
+            "nnUNetv2_evaluate_folder",
+            folder / "gt",
+            folder / "preds",
+            "-djfile",
+            documents / "dataset.json",
+            "-pfile",
+            documents / "nnUNetPlans.json",
+            "-np",
+            "2",
+            "-o",
+            side.folder / "summary.json",
+        )
+    )
     bench.add(f"evaluate_folder {bench.args.dataset}", found, memory=True)
     bench.finish()
 

@@ -16,22 +16,41 @@ def main() -> None:
     bench = Bench(__doc__, ("--dtype", {"default": "float16", "help": "of the logits (default: %(default)s)"}))
     documents = bench.shared / "goldens" / "Dataset900_Torso"
     image = [168, 328, 320]
-    job = {"configuration": "3d_fullres", "shape": [25, 140, 307, 300], "dtype": bench.args.dtype, "properties": {
-        "spacing": [2.5, 0.75, 0.75], "shape_before_cropping": image, "bbox_used_for_cropping": [[0, n] for n in image],
-        "shape_after_cropping_and_before_resampling": image}}
+    job = {
+        "configuration": "3d_fullres",
+        "shape": [25, 140, 307, 300],
+        "dtype": bench.args.dtype,
+        "properties": {
+            "spacing": [2.5, 0.75, 0.75],
+            "shape_before_cropping": image,
+            "bbox_used_for_cropping": [[0, n] for n in image],
+            "shape_after_cropping_and_before_resampling": image,
+        },
+    }
     job_file = bench.work / "job.json"
     job_file.write_text(json.dumps(job))
     found: dict[str, list[dict[str, float]]] = {}
     for _ in range(bench.args.repeats):
         for side in bench.sides:
             done = side.run(
-                "python", HERE / "drivers" / "export_logits.py", side.package, documents / "nnUNetPlans.json",
-                documents / "dataset.json", job_file, side.folder / "segmentation.npy")
+                "python",
+                HERE / "drivers" / "export_logits.py",
+                side.package,
+                documents / "nnUNetPlans.json",
+                documents / "dataset.json",
+                job_file,
+                side.folder / "segmentation.npy",
+            )
             found.setdefault(side.name, []).append(json.loads(done.output.strip().splitlines()[-1]))
-    bench.row("export of logits (25, 140, 307, 300) to (168, 328, 320)",
-              {name: min(run["seconds"] for run in runs) for name, runs in found.items()})
-    bench.row("the same, memory above the logits",
-              {name: min(run["bytes"] for run in runs) / MIB for name, runs in found.items()}, "MiB")
+    bench.row(
+        "export of logits (25, 140, 307, 300) to (168, 328, 320)",
+        {name: min(run["seconds"] for run in runs) for name, runs in found.items()},
+    )
+    bench.row(
+        "the same, memory above the logits",
+        {name: min(run["bytes"] for run in runs) / MIB for name, runs in found.items()},
+        "MiB",
+    )
     if len(bench.sides) == 2:
         maps = [np.load(side.folder / "segmentation.npy") for side in bench.sides]
         different = int(np.count_nonzero(maps[0] != maps[1]))

@@ -13,8 +13,12 @@ from typing import Any
 
 from common import Bench
 
-PLANNERS = {"ExperimentPlanner": "nnUNetPlans", "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans",
-            "nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans", "nnUNetPlannerResEncXL": "nnUNetResEncUNetXLPlans"}
+PLANNERS = {
+    "ExperimentPlanner": "nnUNetPlans",
+    "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans",
+    "nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans",
+    "nnUNetPlannerResEncXL": "nnUNetResEncUNetXLPlans",
+}
 
 
 def differences(first: Any, second: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -48,8 +52,12 @@ def compare_fingerprints(upstream: dict[str, Any], ours: dict[str, Any]) -> None
 
 def main() -> None:
     """Compare fingerprints and plans of the datasets asked for."""
-    bench = Bench(__doc__, ("--datasets", {"nargs": "+", "default": ["Dataset004_Hippocampus"]}),
-                  ("--planners", {"nargs": "+", "default": list(PLANNERS)}), repeats=1)
+    bench = Bench(
+        __doc__,
+        ("--datasets", {"nargs": "+", "default": ["Dataset004_Hippocampus"]}),
+        ("--planners", {"nargs": "+", "default": list(PLANNERS)}),
+        repeats=1,
+    )
     pair = bench.pair()
     for name in bench.args.datasets:
         bench.dataset(name)
@@ -71,8 +79,10 @@ def main() -> None:
                     side.run("nnUNetv2_plan_experiment", "-d", number, "-pl", planner)
                     plans[side.name] = json.loads(file.read_text())
                 found = list(differences(plans["upstream"], plans["ours"]))
-                print(f"  plans of {planner} from {fingerprint} fingerprint: "
-                      f"{'identical' if not found else f'{len(found)} values differ'}")
+                print(
+                    f"  plans of {planner} from {fingerprint} fingerprint: "
+                    f"{'identical' if not found else f'{len(found)} values differ'}"
+                )
                 for path, first, second in found[:10]:
                     print(f"    {path}: upstream {first}, ours {second}")
 

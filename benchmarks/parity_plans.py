@@ -61,14 +61,17 @@ def random_dataset(rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, 
     document = {
         "channel_names": {str(i): channel for i, channel in enumerate(channels)},
         **LABELS[int(rng.integers(len(LABELS)))],
-        "numTraining": len(shapes), "file_ending": ".nii.gz",
+        "numTraining": len(shapes),
+        "file_ending": ".nii.gz",
     }
     names = ("max", "mean", "median", "min", "percentile_00_5", "percentile_99_5", "std")
     fingerprint = {
         "foreground_intensity_properties_per_channel": {
-            str(i): dict(zip(names, rng.normal(0, 500, 7).tolist(), strict=True)) for i in range(len(channels))},
+            str(i): dict(zip(names, rng.normal(0, 500, 7).tolist(), strict=True)) for i in range(len(channels))
+        },
         "median_relative_size_after_cropping": float(rng.uniform(0.4, 1)),
-        "shapes_after_crop": shapes, "spacings": spacings,
+        "shapes_after_crop": shapes,
+        "spacings": spacings,
     }
     return document, fingerprint
 
@@ -85,8 +88,12 @@ def write_raw(folder: Path, document: dict[str, Any]) -> None:
 
 def main() -> int:
     """Plan each dataset with both; every second one with the default planner, the others with one of the rest."""
-    bench = Bench(__doc__, ("-n", {"type": int, "default": 15, "help": "datasets (default: %(default)s)"}),
-                  ("--seed", {"type": int, "default": 0}), repeats=1)
+    bench = Bench(
+        __doc__,
+        ("-n", {"type": int, "default": 15, "help": "datasets (default: %(default)s)"}),
+        ("--seed", {"type": int, "default": 0}),
+        repeats=1,
+    )
     pair = bench.pair()
     rng = np.random.default_rng(bench.args.seed)
     planners = list(PLANNERS)
@@ -110,8 +117,11 @@ def main() -> int:
         different += not equal
         plans = [json.loads(text) for text in texts]
         patches = {key: c["patch_size"] for key, c in plans[1]["configurations"].items() if "patch_size" in c}
-        print(f"{number:3d} {' '.join(arguments[2:])}: {'identical' if equal else 'DIFFERENT'}, {patches}, "
-              f"upstream {seconds[0]:.2f} s, ours {seconds[1]:.2f} s", flush=True)
+        print(
+            f"{number:3d} {' '.join(arguments[2:])}: {'identical' if equal else 'DIFFERENT'}, {patches}, "
+            f"upstream {seconds[0]:.2f} s, ours {seconds[1]:.2f} s",
+            flush=True,
+        )
         for path, upstream, ours in differences(*plans):
             print(f"      {path}: upstream {upstream}, ours {ours}")
     print(f"{bench.args.n - different} of {bench.args.n} plans are identical")

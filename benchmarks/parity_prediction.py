@@ -19,8 +19,24 @@ NAME = "Dataset004_Hippocampus"
 def predict(side: Side, images: Path, model: Path, output: Path, *flags: str) -> dict[str, np.ndarray]:
     """Label maps by case."""
     remove(output)
-    side.run("nnUNetv2_predict_from_modelfolder", "-i", images, "-o", output, "-m", model, "-f", "0", "-device", "cpu",
-             "-npp", "1", "-nps", "1", *flags)
+    side.run(
+        "nnUNetv2_predict_from_modelfolder",
+        "-i",
+        images,
+        "-o",
+        output,
+        "-m",
+        model,
+        "-f",
+        "0",
+        "-device",
+        "cpu",
+        "-npp",
+        "1",
+        "-nps",
+        "1",
+        *flags,
+    )
     return {file.name: sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in sorted(output.glob("*.nii.gz"))}
 
 
@@ -30,15 +46,21 @@ def report(what: str, first: dict[str, np.ndarray], second: dict[str, np.ndarray
     voxels = sum(array.size for array in first.values())
     foreground = sum(int(np.count_nonzero(array)) for array in first.values())
     different = sum(int(np.count_nonzero(array != second[case])) for case, array in first.items())
-    print(f"{what}: {1 - different / voxels:.5%} of voxels equal ({different} of {voxels} differ, {foreground} are "
-          f"foreground, {len(first)} cases)", flush=True)
+    print(
+        f"{what}: {1 - different / voxels:.5%} of voxels equal ({different} of {voxels} differ, {foreground} are "
+        f"foreground, {len(first)} cases)",
+        flush=True,
+    )
 
 
 def main() -> None:
     """Compare."""
-    bench = Bench(__doc__, ("--cases", {"type": int, "default": 20}),
-                  ("--iterations", {"type": int, "default": 20, "help": "of the training that makes our checkpoint"}),
-                  repeats=1)
+    bench = Bench(
+        __doc__,
+        ("--cases", {"type": int, "default": 20}),
+        ("--iterations", {"type": int, "default": 20, "help": "of the training that makes our checkpoint"}),
+        repeats=1,
+    )
     images = bench.work / "images"
     remove(images)
     images.mkdir()
@@ -60,12 +82,26 @@ def main() -> None:
     first = json.loads(splits.read_text())[0]
     splits.write_text(json.dumps([{"train": first["train"], "val": first["val"][:2]}]))  # a short final validation
     remove(ours.results / NAME)
-    ours.run("nnUNetv2_train", "4", "3d_fullres", "0", "-device", "cpu", "--epochs", "1", "--iterations",
-             str(bench.args.iterations), nnUNet_def_n_proc="2")
+    ours.run(
+        "nnUNetv2_train",
+        "4",
+        "3d_fullres",
+        "0",
+        "-device",
+        "cpu",
+        "--epochs",
+        "1",
+        "--iterations",
+        str(bench.args.iterations),
+        nnUNet_def_n_proc="2",
+    )
     model = next((ours.results / NAME).glob("*/fold_0/checkpoint_final.pth")).parents[1]
     theirs = predict(upstream, images, model, upstream.folder / "predictions")
-    report("our checkpoint, loaded strictly by upstream, mirroring", theirs,
-           predict(ours, images, model, ours.folder / "predictions", "--precision", "float32"))
+    report(
+        "our checkpoint, loaded strictly by upstream, mirroring",
+        theirs,
+        predict(ours, images, model, ours.folder / "predictions", "--precision", "float32"),
+    )
 
 
 if __name__ == "__main__":

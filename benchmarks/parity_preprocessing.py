@@ -24,8 +24,11 @@ def load(folder: Path, case: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any
 def same(first: Any, second: Any) -> bool:
     """Equal content, whatever the containers and number types."""
     if isinstance(first, dict):
-        return isinstance(second, dict) and first.keys() == second.keys() and all(
-            same(value, second[key]) for key, value in first.items())
+        return (
+            isinstance(second, dict)
+            and first.keys() == second.keys()
+            and all(same(value, second[key]) for key, value in first.items())
+        )
     return bool(np.array_equal(np.asarray(first), np.asarray(second)))
 
 
@@ -33,26 +36,40 @@ def different_properties(first: dict[str, Any], second: dict[str, Any]) -> list[
     """Names of the properties that differ."""
     found = [key for key in first if key != "class_locations" and not same(first[key], second.get(key))]
     found += [key for key in second if key not in first]
-    counts = [{key: len(places) for key, places in properties["class_locations"].items()}
-              for properties in (first, second)]
+    counts = [
+        {key: len(places) for key, places in properties["class_locations"].items()} for properties in (first, second)
+    ]
     return found + (["class_locations"] if counts[0] != counts[1] else [])
 
 
 def train_across(bench: Bench, side: Side, other: Side, name: str, configuration: str) -> None:
     """One iteration of a side's trainer from the other side's folder."""
-    side.run("nnUNetv2_train", str(int(name[7:10])), configuration, bench.args.fold, "-tr", "TimedTrainer", "-device",
-             "cpu", nnUNet_preprocessed=str(other.preprocessed), BENCHMARK_ITERATIONS="1",
-             BENCHMARK_OUTPUT=str(side.folder / "seconds.json"),
-             nnUNet_extTrainer=str(port_trainer(HERE / "trainers" / "timed_trainers.py", side)))
+    side.run(
+        "nnUNetv2_train",
+        str(int(name[7:10])),
+        configuration,
+        bench.args.fold,
+        "-tr",
+        "TimedTrainer",
+        "-device",
+        "cpu",
+        nnUNet_preprocessed=str(other.preprocessed),
+        BENCHMARK_ITERATIONS="1",
+        BENCHMARK_OUTPUT=str(side.folder / "seconds.json"),
+        nnUNet_extTrainer=str(port_trainer(HERE / "trainers" / "timed_trainers.py", side)),
+    )
     print(f"  {side.name} trained one iteration from the folder of {other.name}", flush=True)
 
 
 def main() -> None:
     """Compare the dataset and configurations asked for."""
     bench = Bench(
-        __doc__, ("--dataset", {"default": "Dataset004_Hippocampus"}),
+        __doc__,
+        ("--dataset", {"default": "Dataset004_Hippocampus"}),
         ("--configurations", {"nargs": "+", "default": ["3d_fullres", "2d"]}),
-        ("--fold", {"default": "0", "help": "of the training across; none to leave it out"}), repeats=1)
+        ("--fold", {"default": "0", "help": "of the training across; none to leave it out"}),
+        repeats=1,
+    )
     name, pair = bench.args.dataset, bench.pair()
     recorded = ["splits_final.json"] if (bench.shared / "goldens" / name / "splits_final.json").exists() else []
     if (bench.shared / "goldens" / name).is_dir():
@@ -76,9 +93,12 @@ def main() -> None:
             largest = max(largest, float(np.quantile(error, 0.999)))
             if found := different_properties(first, second):
                 properties[case] = found
-        print(f"{name} {configuration}: {len(cases)} cases; labels identical in {equal / voxels:.6%} of voxels; data "
-              f"differ by at most {max(worst)[0]:.2e} ({max(worst)[1]}), 99.9 % of a case's voxels by at most "
-              f"{largest:.2e}; properties {'equal' if not properties else f'differ: {properties}'}", flush=True)
+        print(
+            f"{name} {configuration}: {len(cases)} cases; labels identical in {equal / voxels:.6%} of voxels; data "
+            f"differ by at most {max(worst)[0]:.2e} ({max(worst)[1]}), 99.9 % of a case's voxels by at most "
+            f"{largest:.2e}; properties {'equal' if not properties else f'differ: {properties}'}",
+            flush=True,
+        )
         if bench.args.fold != "none":
             for side, other in (pair, pair[::-1]):
                 train_across(bench, side, other, name, configuration)

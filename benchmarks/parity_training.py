@@ -32,10 +32,24 @@ def train(bench: Bench, side: Side, seed: int) -> dict[str, float]:
     if not found:
         flags = ["--seed", str(seed), "--precision", args.precision] if side is bench.ours else []
         done = side.run(
-            "nnUNetv2_train", str(int(args.dataset[7:10])), args.configuration, "0", "-tr", "ShortTrainer", "-p", plans,
-            "-device", "cpu", *flags, nnUNet_results=str(results), nnUNet_def_n_proc="2",
+            "nnUNetv2_train",
+            str(int(args.dataset[7:10])),
+            args.configuration,
+            "0",
+            "-tr",
+            "ShortTrainer",
+            "-p",
+            plans,
+            "-device",
+            "cpu",
+            *flags,
+            nnUNet_results=str(results),
+            nnUNet_def_n_proc="2",
             nnUNet_extTrainer=str(port_trainer(HERE / "trainers" / "short_trainers.py", side)),
-            PARITY_EPOCHS=str(args.epochs), PARITY_ITERATIONS=str(args.iterations), PARITY_SEED=str(seed))
+            PARITY_EPOCHS=str(args.epochs),
+            PARITY_ITERATIONS=str(args.iterations),
+            PARITY_SEED=str(seed),
+        )
         print(f"  {side.name}, seed {seed}: trained and validated in {done.seconds:.0f} s", flush=True)
         found = list(results.glob(f"*/*__{plans}__{args.configuration}*/fold_0/validation/summary.json"))
     summary = json.loads(found[0].read_text())
@@ -46,10 +60,16 @@ def train(bench: Bench, side: Side, seed: int) -> dict[str, float]:
 def main() -> None:
     """Train and print."""
     bench = Bench(
-        __doc__, ("--dataset", {"default": "Dataset004_Hippocampus"}), ("--configuration", {"default": "3d_fullres"}),
-        ("--epochs", {"type": int, "default": 5}), ("--iterations", {"type": int, "default": 30}),
-        ("--batch-size", {"type": int, "default": 2, "dest": "batch_size"}), ("--seeds", {"type": int, "default": 3}),
-        ("--precision", {"default": "auto", "help": "of ours (default: %(default)s)"}), repeats=1)
+        __doc__,
+        ("--dataset", {"default": "Dataset004_Hippocampus"}),
+        ("--configuration", {"default": "3d_fullres"}),
+        ("--epochs", {"type": int, "default": 5}),
+        ("--iterations", {"type": int, "default": 30}),
+        ("--batch-size", {"type": int, "default": 2, "dest": "batch_size"}),
+        ("--seeds", {"type": int, "default": 3}),
+        ("--precision", {"default": "auto", "help": "of ours (default: %(default)s)"}),
+        repeats=1,
+    )
     args = bench.args
     bench.documents(args.dataset, "dataset_fingerprint.json", "nnUNetPlans.json", "splits_final.json")
     for side in bench.sides:
@@ -60,8 +80,10 @@ def main() -> None:
         for side in bench.sides:
             dice = train(bench, side, seed)
             dices[side.name].append(dice["mean"])
-            print(f"{side.name}, seed {seed}: " + ", ".join(f"{key} {value:.4f}" for key, value in dice.items()),
-                  flush=True)
+            print(
+                f"{side.name}, seed {seed}: " + ", ".join(f"{key} {value:.4f}" for key, value in dice.items()),
+                flush=True,
+            )
     for name, values in dices.items():
         print(f"{name}: mean {mean(values):.4f}, from {min(values):.4f} to {max(values):.4f}")
 

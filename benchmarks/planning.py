@@ -16,8 +16,7 @@ def main() -> None:
         def prepare(side: Side, name: str = name) -> None:
             remove(side.preprocessed / name / "nnUNetPlans.json")
 
-        found = bench.alternate(
-            methodcaller("run", "nnUNetv2_plan_experiment", "-d", str(int(name[7:10]))), prepare)
+        found = bench.alternate(methodcaller("run", "nnUNetv2_plan_experiment", "-d", str(int(name[7:10]))), prepare)
         bench.add(f"plan_experiment {name}", found, memory=True)
     bench.finish()
 

@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "documentation").glob("*.md")),
-         ROOT / ".github" / "CONTRIBUTING.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "documentation").glob("*.md")),
+    ROOT / ".github" / "CONTRIBUTING.md",
+]
 
 
 def _map_of_readme() -> dict[str, str]:
@@ -42,8 +46,13 @@ def test_map_has_a_line_for_every_file_of_the_package_and_no_other():
 
 
 def test_map_has_a_line_for_every_folder():
-    folders = {str(parent) + "/" for file in _tracked() if file.startswith("nnunet_lite/")
-               for parent in Path(file).parents if str(parent) != "."}
+    folders = {
+        str(parent) + "/"
+        for file in _tracked()
+        if file.startswith("nnunet_lite/")
+        for parent in Path(file).parents
+        if str(parent) != "."
+    }
     others = {file.split("/")[0] + "/" for file in _tracked() if "/" in file}
     assert {name for name in _map_of_readme() if name.endswith("/")} == folders | others
 

@@ -35,8 +35,9 @@ def test_fixture_b_is_rgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("shape", "ending"), [((6, 12, 10), ".nii.gz"), ((20, 24), ".png")])
 def test_make_dataset_writes_what_it_declares(tmp_path: Path, shape: tuple[int, ...], ending: str) -> None:
     spacing = (3.0, 1.0, 0.5)[: len(shape)]
-    folder = make_dataset(tmp_path, n=2, n_test=1, shape=shape, spacing=spacing, channels=("T1", "T2"), ignore=True,
-                          file_ending=ending)
+    folder = make_dataset(
+        tmp_path, n=2, n_test=1, shape=shape, spacing=spacing, channels=("T1", "T2"), ignore=True, file_ending=ending
+    )
     document = json.loads((folder / "dataset.json").read_text())
     assert document["labels"] == {"background": 0, "outer": 1, "inner": 2, "ignore": 3}
     assert len(list((folder / "imagesTr").iterdir())) == 4

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-PLANS_MANAGER = {"nnunetv2": "nnunetv2.utilities.plans_handling.plans_handler",
-                 "nnunet_lite": "nnunet_lite.plans.plans_manager"}
+PLANS_MANAGER = {
+    "nnunetv2": "nnunetv2.utilities.plans_handling.plans_handler",
+    "nnunet_lite": "nnunet_lite.plans.plans_manager",
+}
 
 
 def status(key: str) -> int:
@@ -44,7 +46,8 @@ def main() -> None:
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
     before, start = status("VmRSS"), time.perf_counter()
     segmentation = export.convert_predicted_logits_to_segmentation_with_correct_shape(
-        logits, manager, configuration, labels, job["properties"])
+        logits, manager, configuration, labels, job["properties"]
+    )
     seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "bytes": status("VmHWM") - before, "shape": list(segmentation.shape)}))
     np.save(output, np.asarray(segmentation))

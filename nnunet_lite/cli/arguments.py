@@ -79,8 +79,11 @@ def command(function: Callable[[Sequence[str] | None], int | None]) -> Callable[
             print(f"Error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("Stopped. Finished work is kept; the same command continues "
-                  "(training: with --c, prediction: with --continue_prediction).", file=sys.stderr)
+            print(
+                "Stopped. Finished work is kept; the same command continues "
+                "(training: with --c, prediction: with --continue_prediction).",
+                file=sys.stderr,
+            )
             return 130
 
     return run
@@ -250,8 +253,12 @@ OVERWRITE = _switch("--overwrite", help="train again where a finished training l
 INPUT = Flag(
     "-i", required=True, help="folder of images (CASE_0000.nii.gz ...), or one image file of a one-channel model"
 )
-OUTPUT = Flag("-o", required=True, help="folder for the predictions (created), or the output file "
-    "for one input file; plans.json and dataset.json are written beside them")
+OUTPUT = Flag(
+    "-o",
+    required=True,
+    help="folder for the predictions (created), or the output file "
+    "for one input file; plans.json and dataset.json are written beside them",
+)
 MODEL_FOLDER = Flag("-m", required=True, help="model folder (Trainer__Plans__Configuration), wherever it lies")
 STEP_SIZE = Flag(
     "-step_size", type=float, default=0.5, help="step between tiles as a part of the patch size (default: %(default)s)"

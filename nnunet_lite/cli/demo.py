@@ -15,7 +15,9 @@ def demo_entry(argv: Sequence[str] | None = None) -> None:
         "nnUNetv2_demo",
         "Make a small 3D dataset; plan, preprocess, train, predict and evaluate it (a few minutes on two CPU cores). "
         "Calling it again continues.",
-        flags.DEMO_FOLDER, flags.DEMO_DEVICE)
+        flags.DEMO_FOLDER,
+        flags.DEMO_DEVICE,
+    )
     args = parser.parse_args(argv)
     from pathlib import Path
 

@@ -15,14 +15,22 @@ from nnunet_lite.cli.arguments import command, make_parser
 def evaluate_folder_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_evaluate_folder."""
     parser = make_parser(
-        "nnUNetv2_evaluate_folder", "Compare a folder of predictions with references of the same names.",
-        flags.REFERENCE_FOLDER, flags.PREDICTION_FOLDER, flags.DATASET_JSON, flags.PLANS_FILE, flags.METRICS_OUTPUT,
-        flags.PROCESSES, flags.CHILL)
+        "nnUNetv2_evaluate_folder",
+        "Compare a folder of predictions with references of the same names.",
+        flags.REFERENCE_FOLDER,
+        flags.PREDICTION_FOLDER,
+        flags.DATASET_JSON,
+        flags.PLANS_FILE,
+        flags.METRICS_OUTPUT,
+        flags.PROCESSES,
+        flags.CHILL,
+    )
     args = parser.parse_args(argv)
     from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder2
 
     results = compute_metrics_on_folder2(
-        args.gt_folder, args.pred_folder, args.djfile, args.pfile, args.o, args.np, args.chill)
+        args.gt_folder, args.pred_folder, args.djfile, args.pfile, args.o, args.np, args.chill
+    )
     _report(results, args)
 
 
@@ -30,19 +38,29 @@ def evaluate_folder_entry(argv: Sequence[str] | None = None) -> None:
 def evaluate_simple_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_evaluate_simple."""
     parser = make_parser(
-        "nnUNetv2_evaluate_simple", "Compare a folder of predictions with references, without a dataset's documents.",
-        flags.REFERENCE_FOLDER, flags.PREDICTION_FOLDER, flags.LABELS, flags.IGNORE_LABEL, flags.METRICS_OUTPUT,
-        flags.PROCESSES, flags.CHILL)
+        "nnUNetv2_evaluate_simple",
+        "Compare a folder of predictions with references, without a dataset's documents.",
+        flags.REFERENCE_FOLDER,
+        flags.PREDICTION_FOLDER,
+        flags.LABELS,
+        flags.IGNORE_LABEL,
+        flags.METRICS_OUTPUT,
+        flags.PROCESSES,
+        flags.CHILL,
+    )
     args = parser.parse_args(argv)
     from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
 
     results = compute_metrics_on_folder_simple(
-        args.gt_folder, args.pred_folder, args.l, args.o, args.np, args.il, args.chill)
+        args.gt_folder, args.pred_folder, args.l, args.o, args.np, args.il, args.chill
+    )
     _report(results, args)
 
 
 def _report(results: dict[str, Any], args: argparse.Namespace) -> None:
     """The one number people look for, and where the others are."""
     where = args.o or os.path.join(args.pred_folder, "summary.json")
-    print(f"Mean foreground Dice {results['foreground_mean']['Dice']:.4f} ({len(results['metric_per_case'])} cases); "
-          f"all metrics: {where}")
+    print(
+        f"Mean foreground Dice {results['foreground_mean']['Dice']:.4f} ({len(results['metric_per_case'])} cases); "
+        f"all metrics: {where}"
+    )

@@ -9,9 +9,19 @@ from nnunet_lite.cli import arguments as flags
 from nnunet_lite.cli.arguments import command, make_parser
 
 _COMMON = (
-    flags.STEP_SIZE, flags.DISABLE_TTA, flags.VERBOSE, flags.SAVE_PROBABILITIES, flags.CHECKPOINT,
-    flags.PREDICTION_PREPROCESSING, flags.PREDICTION_EXPORT, flags.PREVIOUS_STAGE, flags.DEVICE,
-    flags.DISABLE_PROGRESS_BAR, flags.NOT_ON_DEVICE, flags.PRECISION, flags.MAX_RAM,
+    flags.STEP_SIZE,
+    flags.DISABLE_TTA,
+    flags.VERBOSE,
+    flags.SAVE_PROBABILITIES,
+    flags.CHECKPOINT,
+    flags.PREDICTION_PREPROCESSING,
+    flags.PREDICTION_EXPORT,
+    flags.PREVIOUS_STAGE,
+    flags.DEVICE,
+    flags.DISABLE_PROGRESS_BAR,
+    flags.NOT_ON_DEVICE,
+    flags.PRECISION,
+    flags.MAX_RAM,
 )
 
 
@@ -19,9 +29,20 @@ _COMMON = (
 def predict_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_predict."""
     parser = make_parser(
-        "nnUNetv2_predict", "Predict images with a model trained in nnUNet_results.",
-        flags.INPUT, flags.OUTPUT, flags.DATASET, flags.PLANS, flags.TRAINER, flags.CONFIGURATION, flags.FOLDS,
-        flags.CONTINUE_PREDICTION, flags.NUM_PARTS, flags.PART_ID, *_COMMON)
+        "nnUNetv2_predict",
+        "Predict images with a model trained in nnUNet_results.",
+        flags.INPUT,
+        flags.OUTPUT,
+        flags.DATASET,
+        flags.PLANS,
+        flags.TRAINER,
+        flags.CONFIGURATION,
+        flags.FOLDS,
+        flags.CONTINUE_PREDICTION,
+        flags.NUM_PARTS,
+        flags.PART_ID,
+        *_COMMON,
+    )
     args = parser.parse_args(argv)
     from nnunet_lite.models.trained_model import get_output_folder
     from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
@@ -34,8 +55,15 @@ def predict_entry(argv: Sequence[str] | None = None) -> None:
 def predict_from_modelfolder_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_predict_from_modelfolder."""
     parser = make_parser(
-        "nnUNetv2_predict_from_modelfolder", "Predict images with a model folder that lies anywhere.",
-        flags.INPUT, flags.OUTPUT, flags.MODEL_FOLDER, flags.FOLDS, flags.CONTINUE_PREDICTION_ALIAS, *_COMMON)
+        "nnUNetv2_predict_from_modelfolder",
+        "Predict images with a model folder that lies anywhere.",
+        flags.INPUT,
+        flags.OUTPUT,
+        flags.MODEL_FOLDER,
+        flags.FOLDS,
+        flags.CONTINUE_PREDICTION_ALIAS,
+        *_COMMON,
+    )
     args = parser.parse_args(argv)
     _predict(args, args.m)
 
@@ -49,10 +77,26 @@ def _predict(args: argparse.Namespace, model_folder: str, num_parts: int = 1, pa
     device = resolve_device(args.device)
     set_num_threads(device)
     predictor = nnUNetPredictor(
-        args.step_size, True, not args.disable_tta, not args.not_on_device, device, args.verbose, args.verbose,
-        not args.disable_progress_bar, precision=args.precision,
-        max_ram=None if args.max_ram is None else parse_size(args.max_ram))
+        args.step_size,
+        True,
+        not args.disable_tta,
+        not args.not_on_device,
+        device,
+        args.verbose,
+        args.verbose,
+        not args.disable_progress_bar,
+        precision=args.precision,
+        max_ram=None if args.max_ram is None else parse_size(args.max_ram),
+    )
     predictor.initialize_from_trained_model_folder(model_folder, args.f, args.chk)
     predictor.predict_from_files(
-        args.i, args.o, args.save_probabilities, not args.continue_prediction, args.npp, args.nps,
-        args.prev_stage_predictions, num_parts, part_id)
+        args.i,
+        args.o,
+        args.save_probabilities,
+        not args.continue_prediction,
+        args.npp,
+        args.nps,
+        args.prev_stage_predictions,
+        num_parts,
+        part_id,
+    )

@@ -96,7 +96,13 @@ def _extract(args: argparse.Namespace, num_processes: int) -> None:
     from nnunet_lite.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 
     extract_fingerprints(
-        args.d, args.fpe, num_processes, args.verify_dataset_integrity, args.clean, args.verbose, not args.no_pbar,
+        args.d,
+        args.fpe,
+        num_processes,
+        args.verify_dataset_integrity,
+        args.clean,
+        args.verbose,
+        not args.no_pbar,
         _bytes(args.max_ram),
     )
 
@@ -105,7 +111,11 @@ def _plan(args: argparse.Namespace) -> str:
     from nnunet_lite.experiment_planning.plan_and_preprocess_api import plan_experiments
 
     return plan_experiments(
-        args.d, args.pl, args.gpu_memory_target, args.preprocessor_name, args.overwrite_target_spacing,
+        args.d,
+        args.pl,
+        args.gpu_memory_target,
+        args.preprocessor_name,
+        args.overwrite_target_spacing,
         args.overwrite_plans_name,
     )
 
@@ -113,9 +123,7 @@ def _plan(args: argparse.Namespace) -> str:
 def _preprocess(args: argparse.Namespace, plans_identifier: str) -> None:
     from nnunet_lite.experiment_planning.plan_and_preprocess_api import preprocess
 
-    preprocess(
-        args.d, plans_identifier, args.c, args.np, args.verbose, not args.no_pbar, _bytes(args.max_ram)
-    )
+    preprocess(args.d, plans_identifier, args.c, args.np, args.verbose, not args.no_pbar, _bytes(args.max_ram))
 
 
 def _bytes(size: str | None) -> int | None:

@@ -156,8 +156,11 @@ def make_dataset(raw_folder: Path, training_cases: int = 12, test_cases: int = 3
         case = make_case(1000 + number, scale)
         _write(case.image, case.spacing, folder / f"images{part}" / f"demo_{number:03d}_0000.nii.gz")
         _write(case.segmentation, case.spacing, folder / f"labels{part}" / f"demo_{number:03d}.nii.gz")
-    save_json({"channel_names": {"0": "MRI"}, "labels": LABELS, "numTraining": training_cases,
-               "file_ending": ".nii.gz"}, folder / "dataset.json", sort_keys=False)
+    save_json(
+        {"channel_names": {"0": "MRI"}, "labels": LABELS, "numTraining": training_cases, "file_ending": ".nii.gz"},
+        folder / "dataset.json",
+        sort_keys=False,
+    )
     return folder
 
 

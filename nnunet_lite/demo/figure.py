@@ -16,8 +16,14 @@ _COLOURS = ListedColormap(["#e8743b", "#3bb3e8", "#7bd148", "#b45cd6"])
 _PLANES = ("axial", "coronal", "sagittal")
 
 
-def save_comparison(image: NDArray[Any], reference: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[float],
-                    file: PathLike, title: str = "") -> None:
+def save_comparison(
+    image: NDArray[Any],
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    spacing: Sequence[float],
+    file: PathLike,
+    title: str = "",
+) -> None:
     """Write a PNG with a row per plane through the middle of the reference: image, reference, prediction.
 
     Args:
@@ -37,8 +43,9 @@ def save_comparison(image: NDArray[Any], reference: NDArray[Any], prediction: ND
             panel.imshow(image.take(centre[axis], axis), cmap="gray", vmin=low, vmax=high, aspect=rows / columns)
             if labels is not None:
                 section = np.ma.masked_equal(labels.take(centre[axis], axis), 0)
-                panel.imshow(section, cmap=_COLOURS, vmin=1, vmax=4, alpha=0.55, aspect=rows / columns,
-                             interpolation="nearest")
+                panel.imshow(
+                    section, cmap=_COLOURS, vmin=1, vmax=4, alpha=0.55, aspect=rows / columns, interpolation="nearest"
+                )
             panel.set(xticks=[], yticks=[])
         axes[axis, 0].set_ylabel(plane)
     for panel, name in zip(axes[0], ("image", "reference", "prediction"), strict=True):

@@ -56,8 +56,9 @@ def run_demo(folder: Path, device: torch.device, settings: DemoSettings | None =
         predictions = folder / "predictions"
         _predict(model_folder, raw / "imagesTs", predictions, device)
         stopwatch.lap("test cases predicted")
-        results = compute_metrics_on_folder2(raw / "labelsTs", predictions, raw / "dataset.json",
-                                             predictions / "plans.json", num_processes=cpu_count())
+        results = compute_metrics_on_folder2(
+            raw / "labelsTs", predictions, raw / "dataset.json", predictions / "plans.json", num_processes=cpu_count()
+        )
         _draw(raw, predictions, results, folder)
         stopwatch.lap("evaluated and drawn")
     print(format_table(results), f"\nPictures, model, predictions and summary.json lie in {folder}", sep="\n")
@@ -98,8 +99,14 @@ def _folders_below(folder: Path) -> Iterator[Path]:
 def _plan_and_preprocess() -> str:
     """Returns the name of the plans."""
     processes = cpu_count()
-    extract_fingerprints([DATASET_NAME], num_processes=processes, check_dataset_integrity=True, clean=False,
-                         verbose=False, show_progress_bar=False)
+    extract_fingerprints(
+        [DATASET_NAME],
+        num_processes=processes,
+        check_dataset_integrity=True,
+        clean=False,
+        verbose=False,
+        show_progress_bar=False,
+    )
     plans_name = plan_experiments([DATASET_NAME])
     preprocess([DATASET_NAME], plans_name, [CONFIGURATION], processes, show_progress_bar=False)
     return plans_name
@@ -111,17 +118,26 @@ def _train(plans_name: str, device: torch.device, settings: DemoSettings) -> str
     model_folder = get_output_folder(DATASET_NAME, trainer, plans_name, CONFIGURATION)
     fold_folder = Path(model_folder, f"fold_{FOLD}")
     if not (fold_folder / "validation" / "summary.json").exists():
-        run_training(DATASET_NAME, CONFIGURATION, FOLD, plans_identifier=plans_name, device=device,
-                     continue_training=any(fold_folder.glob("checkpoint_*.pth")), epochs=settings.epochs,
-                     iterations=settings.iterations, seed=settings.seed)
+        run_training(
+            DATASET_NAME,
+            CONFIGURATION,
+            FOLD,
+            plans_identifier=plans_name,
+            device=device,
+            continue_training=any(fold_folder.glob("checkpoint_*.pth")),
+            epochs=settings.epochs,
+            iterations=settings.iterations,
+            seed=settings.seed,
+        )
     return model_folder
 
 
 def _predict(model_folder: str, images: Path, predictions: Path, device: torch.device) -> None:
     predictor = nnUNetPredictor(device=device, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(model_folder, use_folds=(FOLD,))
-    predictor.predict_from_files(images, predictions, overwrite=False, num_processes_preprocessing=1,
-                                 num_processes_segmentation_export=1)
+    predictor.predict_from_files(
+        images, predictions, overwrite=False, num_processes_preprocessing=1, num_processes_segmentation_export=1
+    )
 
 
 def _draw(raw: Path, predictions: Path, results: dict[str, Any], folder: Path) -> None:
@@ -132,8 +148,14 @@ def _draw(raw: Path, predictions: Path, results: dict[str, Any], folder: Path) -
         image, properties = reader.read_images([file])
         reference, prediction = (reader.read_seg(case[key])[0] for key in ("reference_file", "prediction_file"))
         dice = ", ".join(f"{label} {case['metrics'][value]['Dice']:.3f}" for label, value in LABELS.items() if value)
-        save_comparison(image[0], reference[0], prediction[0], properties["spacing"],
-                        folder / name.replace(".nii.gz", ".png"), f"{name}: Dice {dice}")
+        save_comparison(
+            image[0],
+            reference[0],
+            prediction[0],
+            properties["spacing"],
+            folder / name.replace(".nii.gz", ".png"),
+            f"{name}: Dice {dice}",
+        )
 
 
 def format_table(results: dict[str, Any]) -> str:

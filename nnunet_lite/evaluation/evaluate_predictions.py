@@ -27,11 +27,18 @@ from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 _BYTES_PER_VOXEL = 20  # of one pair of segmentations while it is compared
 
 
-def compute_metrics_on_folder(folder_ref: PathLike, folder_pred: PathLike, output_file: PathLike | None,
-                              image_reader_writer: BaseReaderWriter, file_ending: str,
-                              regions_or_labels: Sequence[LabelOrRegion], ignore_label: int | None = None,
-                              num_processes: int | None = None, chill: bool = True,
-                              cases: Sequence[str] | None = None) -> dict[str, Any]:
+def compute_metrics_on_folder(
+    folder_ref: PathLike,
+    folder_pred: PathLike,
+    output_file: PathLike | None,
+    image_reader_writer: BaseReaderWriter,
+    file_ending: str,
+    regions_or_labels: Sequence[LabelOrRegion],
+    ignore_label: int | None = None,
+    num_processes: int | None = None,
+    chill: bool = True,
+    cases: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Evaluate every segmentation of one folder against the file of the same name in another.
 
     Args:
@@ -59,9 +66,15 @@ def compute_metrics_on_folder(folder_ref: PathLike, folder_pred: PathLike, outpu
     if not classes:
         raise ArgumentError("No labels or regions to evaluate; name at least one")
     processes = num_processes_default() if num_processes is None else num_processes
-    tasks = [Task(name, compute_metrics, (reference, prediction, image_reader_writer, classes, ignore_label),
-                  memory=_BYTES_PER_VOXEL * int(np.prod(image_reader_writer.read_header(reference).shape)))
-             for name, reference, prediction in pairs]
+    tasks = [
+        Task(
+            name,
+            compute_metrics,
+            (reference, prediction, image_reader_writer, classes, ignore_label),
+            memory=_BYTES_PER_VOXEL * int(np.prod(image_reader_writer.read_header(reference).shape)),
+        )
+        for name, reference, prediction in pairs
+    ]
     found = collect(run_tasks(tasks, min(processes, cpu_count()), show_progress=False))
     results = summarize(_without_warnings([found[name] for name, _, _ in pairs]), classes)
     _warn_about_absent_classes(results)
@@ -70,9 +83,15 @@ def compute_metrics_on_folder(folder_ref: PathLike, folder_pred: PathLike, outpu
     return results
 
 
-def compute_metrics_on_folder2(folder_ref: PathLike, folder_pred: PathLike, dataset_json_file: PathLike,
-                               plans_file: PathLike, output_file: PathLike | None = None,
-                               num_processes: int | None = None, chill: bool = False) -> dict[str, Any]:
+def compute_metrics_on_folder2(
+    folder_ref: PathLike,
+    folder_pred: PathLike,
+    dataset_json_file: PathLike,
+    plans_file: PathLike,
+    output_file: PathLike | None = None,
+    num_processes: int | None = None,
+    chill: bool = False,
+) -> dict[str, Any]:
     """`compute_metrics_on_folder` with the classes, ignore label and reader of a dataset.
 
     Args:
@@ -85,14 +104,27 @@ def compute_metrics_on_folder2(folder_ref: PathLike, folder_pred: PathLike, data
     references = _segmentations(Path(folder_ref), file_ending)
     reader = determine_reader_writer_from_dataset_json(dataset_json, str(Path(folder_ref) / references[0]))()
     return compute_metrics_on_folder(
-        folder_ref, folder_pred, _summary_path(folder_pred, output_file), reader, file_ending,
+        folder_ref,
+        folder_pred,
+        _summary_path(folder_pred, output_file),
+        reader,
+        file_ending,
         label_manager.foreground_regions if label_manager.has_regions else label_manager.foreground_labels,
-        label_manager.ignore_label, num_processes, chill)
+        label_manager.ignore_label,
+        num_processes,
+        chill,
+    )
 
 
-def compute_metrics_on_folder_simple(folder_ref: PathLike, folder_pred: PathLike, labels: Sequence[int],
-                                     output_file: PathLike | None = None, num_processes: int | None = None,
-                                     ignore_label: int | None = None, chill: bool = False) -> dict[str, Any]:
+def compute_metrics_on_folder_simple(
+    folder_ref: PathLike,
+    folder_pred: PathLike,
+    labels: Sequence[int],
+    output_file: PathLike | None = None,
+    num_processes: int | None = None,
+    ignore_label: int | None = None,
+    chill: bool = False,
+) -> dict[str, Any]:
     """`compute_metrics_on_folder` without a dataset: the classes are given, the reader follows from the files.
 
     Args:
@@ -103,27 +135,43 @@ def compute_metrics_on_folder_simple(folder_ref: PathLike, folder_pred: PathLike
     endings = sorted({ending for _, known in READERS_BY_ENDING for ending in known}, key=len, reverse=True)
     example = next(((name, ending) for name in names for ending in endings if name.lower().endswith(ending)), None)
     if example is None:
-        raise DatasetError(f"No segmentations in {folder_ref}: none of its {len(names)} files has an ending that can "
-                           f"be read ({', '.join(sorted(endings))})")
+        raise DatasetError(
+            f"No segmentations in {folder_ref}: none of its {len(names)} files has an ending that can "
+            f"be read ({', '.join(sorted(endings))})"
+        )
     name, ending = example
     reader = determine_reader_writer_from_file_ending(ending, str(Path(folder_ref) / name))()
-    return compute_metrics_on_folder(folder_ref, folder_pred, _summary_path(folder_pred, output_file), reader,
-                                     name[-len(ending):], list(labels), ignore_label, num_processes, chill)
+    return compute_metrics_on_folder(
+        folder_ref,
+        folder_pred,
+        _summary_path(folder_pred, output_file),
+        reader,
+        name[-len(ending) :],
+        list(labels),
+        ignore_label,
+        num_processes,
+        chill,
+    )
 
 
-def _pair_files(folder_ref: Path, folder_pred: Path, file_ending: str, chill: bool,
-                wanted: set[str] | None = None) -> list[tuple[str, str, str]]:
+def _pair_files(
+    folder_ref: Path, folder_pred: Path, file_ending: str, chill: bool, wanted: set[str] | None = None
+) -> list[tuple[str, str, str]]:
     """(file name, reference, prediction) of everything to compare, by name."""
     references = set(_segmentations(folder_ref, file_ending))
     predictions = [name for name in _segmentations(folder_pred, file_ending) if wanted is None or name in wanted]
     unknown = [name for name in predictions if name not in references]
     if unknown:
-        raise DatasetError(f"{_count(unknown, 'prediction')} in {folder_pred} without a reference in {folder_ref}: "
-                           f"{_first(unknown)}; remove them or add the references")
+        raise DatasetError(
+            f"{_count(unknown, 'prediction')} in {folder_pred} without a reference in {folder_ref}: "
+            f"{_first(unknown)}; remove them or add the references"
+        )
     missing = sorted((references if wanted is None else wanted).difference(predictions))
     if missing and not chill:
-        raise DatasetError(f"{_count(missing, 'reference')} in {folder_ref} without a prediction in {folder_pred}: "
-                           f"{_first(missing)}; predict them too or allow it with --chill")
+        raise DatasetError(
+            f"{_count(missing, 'reference')} in {folder_ref} without a prediction in {folder_pred}: "
+            f"{_first(missing)}; predict them too or allow it with --chill"
+        )
     return [(name, str(folder_ref / name), str(folder_pred / name)) for name in predictions]
 
 
@@ -162,13 +210,20 @@ def _without_warnings(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The cases as they stand in summary.json; differences in geometry become one message."""
     moved = [(case["prediction_file"], case["geometry_warning"]) for case in cases if case["geometry_warning"]]
     if moved:
-        logger.warning("%d of %d predictions do not lie where their references do; voxels are compared by index. "
-                       "First: %s has %s", len(moved), len(cases), *moved[0])
+        logger.warning(
+            "%d of %d predictions do not lie where their references do; voxels are compared by index. First: %s has %s",
+            len(moved),
+            len(cases),
+            *moved[0],
+        )
     return [{key: value for key, value in case.items() if key != "geometry_warning"} for case in cases]
 
 
 def _warn_about_absent_classes(results: dict[str, Any]) -> None:
     absent = [str(entry) for entry, values in results["mean"].items() if np.isnan(values["Dice"]) and entry != 0]
     if absent:
-        logger.warning("Class %s occurs in no reference and no prediction, so the foreground mean of Dice and IoU is "
-                       "NaN, as in nnU-Net v2", ", ".join(absent))
+        logger.warning(
+            "Class %s occurs in no reference and no prediction, so the foreground mean of Dice and IoU is "
+            "NaN, as in nnU-Net v2",
+            ", ".join(absent),
+        )

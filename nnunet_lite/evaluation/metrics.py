@@ -55,18 +55,19 @@ def joint_histogram(reference: NDArray[Any], prediction: NDArray[Any]) -> JointH
     counts = np.zeros(len(first.values) * width, np.int64)
     background = (first.background - first.lowest) * width + second.background - second.lowest
     for start in range(0, first.voxels.size, _CHUNK):
-        rows, columns = first.voxels[start:start + _CHUNK], second.voxels[start:start + _CHUNK]
+        rows, columns = first.voxels[start : start + _CHUNK], second.voxels[start : start + _CHUNK]
         foreground = np.flatnonzero((rows != first.background) | (columns != second.background))
         counts[background] += rows.size - foreground.size
         codes = (rows[foreground].astype(np.intp) - first.lowest) * width
         codes += columns[foreground].astype(np.intp) - second.lowest
         found = np.bincount(codes)
-        counts[:found.size] += found
+        counts[: found.size] += found
     return JointHistogram(first.values, second.values, counts.reshape(-1, width))
 
 
-def class_metrics(histogram: JointHistogram, label_or_region: LabelOrRegion,
-                  ignore_label: int | None = None) -> dict[str, float]:
+def class_metrics(
+    histogram: JointHistogram, label_or_region: LabelOrRegion, ignore_label: int | None = None
+) -> dict[str, float]:
     """Counts and overlap of one label, or of a region (the union of its labels).
 
     Voxels whose reference is `ignore_label` do not count; that value has no special meaning in the prediction.
@@ -90,12 +91,22 @@ def class_metrics(histogram: JointHistogram, label_or_region: LabelOrRegion,
     return {
         "Dice": 2 * tp / (2 * tp + fp + fn) if union else float("nan"),
         "IoU": tp / union if union else float("nan"),
-        "FP": fp, "TP": tp, "FN": fn, "TN": total - union, "n_pred": n_pred, "n_ref": n_ref,
+        "FP": fp,
+        "TP": tp,
+        "FN": fn,
+        "TN": total - union,
+        "n_pred": n_pred,
+        "n_ref": n_ref,
     }
 
 
-def compute_metrics(reference_file: str, prediction_file: str, image_reader_writer: Any,
-                    labels_or_regions: Sequence[LabelOrRegion], ignore_label: int | None = None) -> dict[str, Any]:
+def compute_metrics(
+    reference_file: str,
+    prediction_file: str,
+    image_reader_writer: Any,
+    labels_or_regions: Sequence[LabelOrRegion],
+    ignore_label: int | None = None,
+) -> dict[str, Any]:
     """Read one pair of segmentations and compare them.
 
     Args:
@@ -113,7 +124,8 @@ def compute_metrics(reference_file: str, prediction_file: str, image_reader_writ
     if reference.shape != prediction.shape:
         raise DatasetError(
             f"{prediction_file} has shape {_text(prediction.shape[1:])}, its reference {reference_file} has "
-            f"{_text(reference.shape[1:])}; predictions must lie in the grid of the reference image")
+            f"{_text(reference.shape[1:])}; predictions must lie in the grid of the reference image"
+        )
     histogram = joint_histogram(reference, prediction)
     return {
         "reference_file": reference_file,

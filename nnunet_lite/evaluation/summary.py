@@ -49,8 +49,9 @@ def summarize(metric_per_case: Sequence[dict[str, Any]], classes: Sequence[Label
     return {
         "metric_per_case": list(metric_per_case),
         "mean": mean,
-        "foreground_mean": {name: float(np.mean([values[name] for values in foreground])) if foreground
-                            else math.nan for name in names},
+        "foreground_mean": {
+            name: float(np.mean([values[name] for values in foreground])) if foreground else math.nan for name in names
+        },
     }
 
 
@@ -61,12 +62,16 @@ def _mean_of_numbers(values: Sequence[float]) -> float:
 
 def save_summary_json(results: dict[str, Any], output_file: PathLike) -> None:
     """Write results as summary.json (sorted keys, indent 4, NaN as a bare token)."""
-    save_json({
-        "foreground_mean": results["foreground_mean"],
-        "mean": _with_text_keys(results["mean"]),
-        "metric_per_case": [{**case, "metrics": _with_text_keys(case["metrics"])}
-                            for case in results["metric_per_case"]],
-    }, output_file)
+    save_json(
+        {
+            "foreground_mean": results["foreground_mean"],
+            "mean": _with_text_keys(results["mean"]),
+            "metric_per_case": [
+                {**case, "metrics": _with_text_keys(case["metrics"])} for case in results["metric_per_case"]
+            ],
+        },
+        output_file,
+    )
 
 
 def load_summary_json(filename: PathLike) -> dict[str, Any]:

@@ -77,7 +77,10 @@ def _described(image: tuple[NDArray[np.float32], CaseProperties], seg: NDArray[A
     box = nonzero_bounding_box(data)
     foreground = seg[0][slices(box)] > 0
     return CaseReport(
-        [], [], box_shape(box), tuple(float(step) for step in properties["spacing"]),
+        [],
+        [],
+        box_shape(box),
+        tuple(float(step) for step in properties["spacing"]),
         math.prod(box_shape(box)) / math.prod(data.shape[1:]),
         tuple(summarize(channel[slices(box)][foreground], summary_size) for channel in data),
     )
@@ -87,15 +90,21 @@ def _faults_of_image(case: RawCase, data: NDArray[np.float32], questions: Questi
     if data.shape[0] != questions.num_channels:
         files = f" in {len(case.images)} file{'s' if len(case.images) > 1 else ''}"
         yield Fault(
-            case.identifier, "channels", f"{data.shape[0]} channels{files}, but dataset.json has "
-            f"{questions.num_channels} channel_names; add the missing files or correct dataset.json"
+            case.identifier,
+            "channels",
+            f"{data.shape[0]} channels{files}, but dataset.json has "
+            f"{questions.num_channels} channel_names; add the missing files or correct dataset.json",
         )
     for index, channel in enumerate(data):
         if not (np.isfinite(channel.min()) and np.isfinite(channel.max())):
             strange = int(np.count_nonzero(~np.isfinite(channel)))
             file = case.images[index] if len(case.images) == data.shape[0] else f"channel {index} of {case.images[0]}"
-            yield Fault(case.identifier, "not finite", f"{strange} voxels of {file} are NaN or infinite; "
-                                                       "give them a value, for example that of the background")
+            yield Fault(
+                case.identifier,
+                "not finite",
+                f"{strange} voxels of {file} are NaN or infinite; "
+                "give them a value, for example that of the background",
+            )
 
 
 def _faults_of_label(case: RawCase, seg: NDArray[Any], allowed: Sequence[int]) -> Iterator[Fault]:
@@ -107,8 +116,12 @@ def _faults_of_label(case: RawCase, seg: NDArray[Any], allowed: Sequence[int]) -
         hint = ""
         if set(counts) == {0, 255}:
             hint = "; it looks like a binary mask of 0 and 255: store its foreground as 1"
-        yield Fault(case.identifier, "labels", f"{case.label} holds the labels {found}, which dataset.json does not "
-                                               f"list; expected {_ranges(allowed)}{hint}")
+        yield Fault(
+            case.identifier,
+            "labels",
+            f"{case.label} holds the labels {found}, which dataset.json does not "
+            f"list; expected {_ranges(allowed)}{hint}",
+        )
     elif set(counts) == {0}:
         logger.warning("%s: its label map %s is all background", case.identifier, case.label)
 
@@ -134,21 +147,35 @@ def count_labels(seg: NDArray[Any]) -> dict[int, int]:
     return {low + int(i): int(counts[i]) for i in np.flatnonzero(counts)}
 
 
-def _faults_of_pair(case: RawCase, image: tuple[NDArray[Any], CaseProperties],
-                    label: tuple[NDArray[Any], CaseProperties]) -> Iterator[Fault]:
+def _faults_of_pair(
+    case: RawCase, image: tuple[NDArray[Any], CaseProperties], label: tuple[NDArray[Any], CaseProperties]
+) -> Iterator[Fault]:
     """Image and label must have one grid; different origins and directions are only warned about."""
     (data, here), (seg, there) = image, label
     if data.shape[1:] != seg.shape[1:]:
-        yield Fault(case.identifier, "shape", f"the image has shape {list(data.shape[1:])}, its label map "
-                                              f"{case.label} {list(seg.shape[1:])}; they must be equal")
+        yield Fault(
+            case.identifier,
+            "shape",
+            f"the image has shape {list(data.shape[1:])}, its label map "
+            f"{case.label} {list(seg.shape[1:])}; they must be equal",
+        )
     if not spacings_agree(here["spacing"], there["spacing"]):
-        yield Fault(case.identifier, "spacing", f"the image has spacing {rounded(here['spacing'])}, its label map "
-                                                f"{case.label} {rounded(there['spacing'])}; they must be equal")
+        yield Fault(
+            case.identifier,
+            "spacing",
+            f"the image has spacing {rounded(here['spacing'])}, its label map "
+            f"{case.label} {rounded(there['spacing'])}; they must be equal",
+        )
     for stuff, name in (("sitk_stuff", "origin"), ("sitk_stuff", "direction"), ("nibabel_stuff", "original_affine")):
         ours, theirs = (np.ravel(_entry(properties, stuff, name)).tolist() for properties in (here, there))
         if not spacings_agree(ours, theirs):
-            logger.warning("%s: the %s of image %s and label map %s differ; check that they lie on each other",
-                           case.identifier, name.split("_")[-1], rounded(ours), rounded(theirs))
+            logger.warning(
+                "%s: the %s of image %s and label map %s differ; check that they lie on each other",
+                case.identifier,
+                name.split("_")[-1],
+                rounded(ours),
+                rounded(theirs),
+            )
 
 
 def _entry(properties: CaseProperties, stuff: str, name: str) -> Any:

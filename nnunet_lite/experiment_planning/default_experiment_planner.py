@@ -103,9 +103,7 @@ class ExperimentPlanner:
         self.dataset_json: dict[str, Any] = dict(self.dataset.raw)
         self.fingerprint = DatasetFingerprint.from_file(Path(self.preprocessed_folder) / "dataset_fingerprint.json")
         self.dataset_fingerprint = self.fingerprint.raw
-        self.UNet_vram_target_GB = _checked_memory_target(
-            gpu_memory_target_in_gb, self.default_gpu_memory_target_in_gb
-        )
+        self.UNet_vram_target_GB = _checked_memory_target(gpu_memory_target_in_gb, self.default_gpu_memory_target_in_gb)
         self.preprocessor_name = preprocessor_name
         self.plans_identifier = plans_name or self.default_plans_name
         self.overwrite_target_spacing = _checked_target_spacing(overwrite_target_spacing)
@@ -130,7 +128,10 @@ class ExperimentPlanner:
     def determine_segmentation_softmax_export_fn(self, *args: Any, **kwargs: Any) -> Resampling:
         """Resampling of logits: function name and keyword arguments."""
         return "resample_data_or_seg_to_shape", {
-            "is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None,
+            "is_seg": False,
+            "order": 1,
+            "order_z": 0,
+            "force_separate_z": None,
         }
 
     def determine_fullres_target_spacing(self) -> Any:
@@ -146,10 +147,9 @@ class ExperimentPlanner:
         coarse = int(np.argmax(target))
         others = [axis for axis in range(3) if axis != coarse]
         finest_needed = max(target[others])
-        if (
-            target[coarse] > self.anisotropy_threshold * finest_needed
-            and size[coarse] * self.anisotropy_threshold < min(size[others])
-        ):
+        if target[coarse] > self.anisotropy_threshold * finest_needed and size[
+            coarse
+        ] * self.anisotropy_threshold < min(size[others]):
             percentile = np.percentile(spacings[:, coarse], 10)
             target[coarse] = percentile if percentile >= finest_needed else finest_needed + 1e-5
         return target
@@ -200,9 +200,7 @@ class ExperimentPlanner:
 
     def estimate(self, topology: NetworkTopology) -> int:
         """Feature-map values of one patch; the measure that is compared with the reference values."""
-        return estimate_feature_maps(
-            topology.patch_size, len(self.dataset.labels), self.architecture_kwargs(topology)
-        )
+        return estimate_feature_maps(topology.patch_size, len(self.dataset.labels), self.architecture_kwargs(topology))
 
     def _budget(self, dim: int) -> tuple[float, int]:
         """Feature-map values that fit into the memory target at the reference batch size, and that batch size."""
@@ -282,9 +280,7 @@ class ExperimentPlanner:
         voxels = math.prod(median) * self.dataset.num_training
 
         configurations: dict[str, Any] = {}
-        plan_2d = self.get_plans_for_configuration(
-            spacing[1:], median[1:], self.generate_data_identifier("2d"), voxels
-        )
+        plan_2d = self.get_plans_for_configuration(spacing[1:], median[1:], self.generate_data_identifier("2d"), voxels)
         configurations["2d"] = {**plan_2d, "batch_dice": True}
         if median[0] != 1:
             fullres = self.get_plans_for_configuration(
@@ -329,8 +325,11 @@ class ExperimentPlanner:
             )
             patch_voxels = math.prod(plan["patch_size"])
         if plan is not None and float(np.prod(median)) / image_voxels < 2:
-            logger.info("No 3d_lowres: it would have more than half as many voxels as 3d_fullres (%s and %s)",
-                        plan["median_image_size_in_voxels"], fullres["median_image_size_in_voxels"])
+            logger.info(
+                "No 3d_lowres: it would have more than half as many voxels as 3d_fullres (%s and %s)",
+                plan["median_image_size_in_voxels"],
+                fullres["median_image_size_in_voxels"],
+            )
             return None
         return plan
 
@@ -343,17 +342,19 @@ class ExperimentPlanner:
             if not can_be_pooled(spacing, configuration["median_image_size_in_voxels"]):
                 logger.warning(
                     "%s: images of %s voxels cannot be pooled by a U-Net; the patch is %s, images are padded to it",
-                    name, [round(n) for n in configuration["median_image_size_in_voxels"]], patch,
+                    name,
+                    [round(n) for n in configuration["median_image_size_in_voxels"]],
+                    patch,
                 )
             if not self._fits(len(patch), estimate_feature_maps(patch, len(self.dataset.labels), kwargs)):
                 logger.warning(
                     "%s: the GPU memory target of %g GB is too small for any patch; the smallest, %s, may need more",
-                    name, self.UNet_vram_target_GB, patch,
+                    name,
+                    self.UNet_vram_target_GB,
+                    patch,
                 )
 
-    def _document(
-        self, configurations: dict[str, Any], forward: list[int], backward: list[int]
-    ) -> dict[str, Any]:
+    def _document(self, configurations: dict[str, Any], forward: list[int], backward: list[int]) -> dict[str, Any]:
         original_spacing = np.median(np.vstack(self.fingerprint.spacings), 0)[forward]
         original_shape = np.median(np.vstack(self.fingerprint.shapes_after_crop), 0)[forward]
         return {
@@ -413,5 +414,3 @@ def _checked_memory_target(target: float | None, default: float) -> float:
     if not 0 < target < math.inf:
         raise ArgumentError(f"gpu_memory_target is {target}, expected a positive number of GB")
     return target
-
-

@@ -39,8 +39,15 @@ class DatasetFingerprintExtractor:
         max_ram: bytes that cases examined at the same time may need by estimate.
     """
 
-    def __init__(self, dataset_name_or_id: int | str, num_processes: int | None = None, verbose: bool = False, *,
-                 show_progress: bool = True, max_ram: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset_name_or_id: int | str,
+        num_processes: int | None = None,
+        verbose: bool = False,
+        *,
+        show_progress: bool = True,
+        max_ram: int | None = None,
+    ) -> None:
         self.dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
         self.input_folder = str(raw_folder(self.dataset_name))
         self.num_processes = num_processes
@@ -64,8 +71,9 @@ class DatasetFingerprintExtractor:
         if existing is None:
             return self._extract(dataset, target, check_dataset_integrity)
         if check_dataset_integrity:
-            verify_dataset_integrity(self.input_folder, self.num_processes, show_progress=self.show_progress,
-                                     max_ram=self.max_ram)
+            verify_dataset_integrity(
+                self.input_folder, self.num_processes, show_progress=self.show_progress, max_ram=self.max_ram
+            )
         _warn_if_stale(target, dataset)
         return existing
 
@@ -76,8 +84,15 @@ class DatasetFingerprintExtractor:
             raise faults_as_error(dataset.name, faults, 0)
         labels = allowed_labels(dataset) if check_dataset_integrity else None
         questions = Questions(dataset.dataset_json.num_input_channels, labels, summary_size(len(dataset.cases)))
-        examination = examine(dataset, faults, questions, self.num_processes, "Extracting dataset fingerprint",
-                              self.show_progress, self.max_ram)
+        examination = examine(
+            dataset,
+            faults,
+            questions,
+            self.num_processes,
+            "Extracting dataset fingerprint",
+            self.show_progress,
+            self.max_ram,
+        )
         self._conclude(dataset, examination, check_dataset_integrity)
         fingerprint = _fingerprint(dataset, list(examination.reports.values()))
         save_json(sources, target.with_name(_SOURCES))
@@ -148,5 +163,8 @@ def _warn_if_stale(target: Path, dataset: RawDataset) -> None:
         changed = bool(differing)
         what = f"{len(differing)} cases were added, removed or modified: {', '.join(differing[:5])}"
     if changed:
-        logger.warning("%s has changed since its fingerprint was extracted (%s); use --clean to extract it anew",
-                       dataset.name, what)
+        logger.warning(
+            "%s has changed since its fingerprint was extracted (%s); use --clean to extract it anew",
+            dataset.name,
+            what,
+        )

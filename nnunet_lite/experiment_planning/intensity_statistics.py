@@ -46,8 +46,9 @@ def summarize(intensities: NDArray[np.float32], size: int) -> IntensitySummary:
     return IntensitySummary(points, numbers, mean, variance, float(values[0]), float(values[-1]))
 
 
-def _merged(values: NDArray[np.float32], counts: NDArray[Any],
-            size: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+def _merged(
+    values: NDArray[np.float32], counts: NDArray[Any], size: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
     """Neighbouring values replaced by their mean such that about `size` points are left, closer together in the tails.
 
     At the percentiles 0.5 and 99.5, which become CT's clipping bounds, points lie 4.5 times closer than on average.

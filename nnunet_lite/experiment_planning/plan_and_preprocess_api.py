@@ -220,8 +220,12 @@ def _distinct_configurations(plans_manager: PlansManager, configurations: Sequen
         )
     for name in configurations:
         if name not in available:
-            logger.info("Configuration %s is not in plans %s (%s) and is skipped", name, plans_manager.plans_name,
-                        ", ".join(available))
+            logger.info(
+                "Configuration %s is not in plans %s (%s) and is skipped",
+                name,
+                plans_manager.plans_name,
+                ", ".join(available),
+            )
     first: dict[str, str] = {}
     for name in existing:
         configuration = plans_manager.get_configuration(name)

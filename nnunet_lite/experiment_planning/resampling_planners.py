@@ -48,7 +48,9 @@ class nnUNetPlannerResEncL_torchres_sepz(nnUNetPlannerResEncL_torchres):
 
     default_plans_name = "nnUNetResEncUNetLPlans_torchres_sepz"
     resampling_kwargs = {
-        "force_separate_z": None, "memefficient_seg_resampling": False, "separate_z_anisotropy_threshold": 3,
+        "force_separate_z": None,
+        "memefficient_seg_resampling": False,
+        "separate_z_anisotropy_threshold": 3,
     }
 
 

@@ -78,14 +78,20 @@ class nnUNetPlannerResEncM(ResEncUNetPlanner):
         suppress_transpose: bool = False,
     ) -> None:
         super().__init__(
-            dataset_name_or_id, gpu_memory_target_in_gb, preprocessor_name, plans_name, overwrite_target_spacing,
+            dataset_name_or_id,
+            gpu_memory_target_in_gb,
+            preprocessor_name,
+            plans_name,
+            overwrite_target_spacing,
             suppress_transpose,
         )
         if self.UNet_vram_target_GB != self.default_gpu_memory_target_in_gb:
             logger.warning(
                 "%s is made for %g GB, you ask for %g GB; give the plans a name of their own (-overwrite_plans_name), "
                 "or use the planner of the size that fits",
-                type(self).__name__, self.default_gpu_memory_target_in_gb, self.UNet_vram_target_GB,
+                type(self).__name__,
+                self.default_gpu_memory_target_in_gb,
+                self.UNet_vram_target_GB,
             )
 
 
@@ -116,8 +122,14 @@ def preprocessing_decisions(planner: ExperimentPlanner, configuration_name: str)
     data_fn, data_kwargs, seg_fn, seg_kwargs = planner.determine_resampling()
     schemes, use_mask = planner.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
     values = (
-        planner.preprocessor_name, spacing[1:] if configuration_name == "2d" else spacing, schemes, use_mask, data_fn,
-        data_kwargs, seg_fn, seg_kwargs,
+        planner.preprocessor_name,
+        spacing[1:] if configuration_name == "2d" else spacing,
+        schemes,
+        use_mask,
+        data_fn,
+        data_kwargs,
+        seg_fn,
+        seg_kwargs,
     )
     document = {
         "image_reader_writer": planner.reader_writer_name,

@@ -27,8 +27,9 @@ class Examination(NamedTuple):
     faults: list[Fault]
 
 
-def verify_dataset_integrity(folder: PathLike, num_processes: int | None = None, *, show_progress: bool = True,
-                             max_ram: int | None = None) -> None:
+def verify_dataset_integrity(
+    folder: PathLike, num_processes: int | None = None, *, show_progress: bool = True, max_ram: int | None = None
+) -> None:
     """Check dataset.json, file names and every image and label map of a raw dataset.
 
     Warns about label maps that are all background and about origins and directions that differ.
@@ -45,8 +46,10 @@ def verify_dataset_integrity(folder: PathLike, num_processes: int | None = None,
     dataset = RawDataset.scan(folder)
     faults = find_faults(dataset)
     questions = Questions(dataset.dataset_json.num_input_channels, allowed_labels(dataset), 0)
-    conclude(dataset, examine(dataset, faults, questions, num_processes, "Verifying dataset integrity",
-                              show_progress, max_ram))
+    conclude(
+        dataset,
+        examine(dataset, faults, questions, num_processes, "Verifying dataset integrity", show_progress, max_ram),
+    )
 
 
 def conclude(dataset: RawDataset, examination: Examination) -> None:
@@ -78,7 +81,8 @@ def _faults_of_document(dataset: RawDataset) -> Iterator[Fault]:
         hint = '; rename "modality" to "channel_names"' if "modality" in document.raw else ""
         yield Fault("", "dataset.json", f"{document.source} lacks {', '.join(missing)}{hint}")
     checks: dict[str, Callable[[], object]] = {
-        "channel_names": lambda: document.channel_names, "labels": lambda: _require_sound_labels(dataset),
+        "channel_names": lambda: document.channel_names,
+        "labels": lambda: _require_sound_labels(dataset),
         "numTraining": lambda: document.num_training,
     }
     for key, check in checks.items():
@@ -89,8 +93,12 @@ def _faults_of_document(dataset: RawDataset) -> Iterator[Fault]:
         else:
             if key == "numTraining" and value is not None and dataset.cases and value != len(dataset.cases):
                 examples = ", ".join(list(dataset.cases)[:_EXAMPLES])
-                yield Fault("", "numTraining", f"dataset.json says numTraining {value}, but there are "
-                                               f"{len(dataset.cases)} training cases ({examples}, ...)")
+                yield Fault(
+                    "",
+                    "numTraining",
+                    f"dataset.json says numTraining {value}, but there are "
+                    f"{len(dataset.cases)} training cases ({examples}, ...)",
+                )
 
 
 def _require_sound_labels(dataset: RawDataset) -> None:
@@ -111,8 +119,15 @@ def allowed_labels(dataset: RawDataset) -> tuple[int, ...]:
     return tuple(sorted({*manager.all_labels, *([] if ignore is None else [ignore])}))
 
 
-def examine(dataset: RawDataset, faults: list[Fault], questions: Questions, num_processes: int | None,
-            description: str, show_progress: bool, max_ram: int | None) -> Examination:
+def examine(
+    dataset: RawDataset,
+    faults: list[Fault],
+    questions: Questions,
+    num_processes: int | None,
+    description: str,
+    show_progress: bool,
+    max_ram: int | None,
+) -> Examination:
     """Look at every case whose files are all there, in background processes, and collect what was found."""
     faults = list(faults)
     broken = {fault.case for fault in faults}
@@ -158,4 +173,3 @@ def _memory(reader: type[BaseReaderWriter], case: RawCase) -> int:
     for edge in shape:
         voxels *= edge
     return voxels * (4 * channels * len(case.images) + 12)
-

@@ -63,8 +63,9 @@ class NibabelIO(BaseReaderWriter):
 
     def _content(self, image: Any, file: str) -> FileContent:
         voxels = _voxels(image, file)
-        return FileContent(voxels, CaseProperties(nibabel_stuff={"original_affine": image.affine},
-                                                  spacing=_spacing(image)))
+        return FileContent(
+            voxels, CaseProperties(nibabel_stuff={"original_affine": image.affine}, spacing=_spacing(image))
+        )
 
     def write_seg(self, seg: NDArray[Any], output_fname: str, properties: CaseProperties) -> None:
         """Write (z, y, x) with the affine the image came with."""
@@ -96,8 +97,12 @@ class NibabelIOWithReorient(NibabelIO):
         image = nib.Nifti1Image(stored, affine=_affine(properties, "reoriented_affine", output_fname))
         image = image.as_reoriented(ornt_transform(io_orientation(image.affine), io_orientation(original)))
         if not np.allclose(image.affine, original):
-            logger.warning("%s: its affine after turning it back differs from the image's: %s instead of %s",
-                           output_fname, image.affine.tolist(), np.asarray(original).tolist())
+            logger.warning(
+                "%s: its affine after turning it back differs from the image's: %s instead of %s",
+                output_fname,
+                image.affine.tolist(),
+                np.asarray(original).tolist(),
+            )
         _save(image, output_fname)
 
 

@@ -26,9 +26,12 @@ def find_reader_writer(name: str) -> type[BaseReaderWriter]:
     return found
 
 
-def determine_reader_writer_from_dataset_json(dataset_json_content: Mapping[str, Any], example_file: str | None = None,
-                                              allow_nonmatching_filename: bool = False,
-                                              verbose: bool = False) -> type[BaseReaderWriter]:
+def determine_reader_writer_from_dataset_json(
+    dataset_json_content: Mapping[str, Any],
+    example_file: str | None = None,
+    allow_nonmatching_filename: bool = False,
+    verbose: bool = False,
+) -> type[BaseReaderWriter]:
     """The reader that dataset.json names under `overwrite_image_reader_writer`, else the one its ending asks for.
 
     An unknown name is warned about and passed over (nnU-Net v2 2.8.1 behaviour).
@@ -51,9 +54,9 @@ def determine_reader_writer_from_dataset_json(dataset_json_content: Mapping[str,
     return determine_reader_writer_from_file_ending(ending, example_file, allow_nonmatching_filename, verbose)
 
 
-def determine_reader_writer_from_file_ending(file_ending: str, example_file: str | None = None,
-                                             allow_nonmatching_filename: bool = False,
-                                             verbose: bool = False) -> type[BaseReaderWriter]:
+def determine_reader_writer_from_file_ending(
+    file_ending: str, example_file: str | None = None, allow_nonmatching_filename: bool = False, verbose: bool = False
+) -> type[BaseReaderWriter]:
     """The first reader for this ending that understands the header of the example.
 
     Args:

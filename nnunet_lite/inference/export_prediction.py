@@ -57,8 +57,16 @@ def convert_predicted_logits_to_segmentation_with_correct_shape(
     probabilities = None
     if return_probabilities:
         probabilities = np.empty((len(predicted_logits), *labels.shape), np.float32)
-    _export(predicted_logits, plans_manager, configuration_manager, label_manager, properties_dict, labels,
-            probabilities, num_threads_torch)
+    _export(
+        predicted_logits,
+        plans_manager,
+        configuration_manager,
+        label_manager,
+        properties_dict,
+        labels,
+        probabilities,
+        num_threads_torch,
+    )
     return labels if probabilities is None else (labels, probabilities)
 
 
@@ -144,9 +152,11 @@ def empty_labels(
 def save_probabilities_file(probabilities: NDArray[np.float32], file: PathLike) -> None:
     """Write (heads, d0, d1, d2) as upstream's compressed `.npz`, a channel at a time."""
     header = {"descr": "<f4", "fortran_order": False, "shape": probabilities.shape}
-    with atomic_path(file) as temporary, zipfile.ZipFile(
-        temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION
-    ) as archive, archive.open("probabilities.npy", "w", force_zip64=True) as member:
+    with (
+        atomic_path(file) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive,
+        archive.open("probabilities.npy", "w", force_zip64=True) as member,
+    ):
         np.lib.format.write_array_header_1_0(cast("Any", member), header)
         for channel in probabilities:
             member.write(np.ascontiguousarray(channel, "<f4").tobytes())

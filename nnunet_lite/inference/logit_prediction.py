@@ -127,13 +127,18 @@ def predict_logits(
 
 
 def _mean_over_members(
-    network: nn.Module, image: Tensor, settings: PredictionSettings, members: Sequence[Weights | None],
-    load: Callable[[Weights | None], None], bar: Any,
+    network: nn.Module,
+    image: Tensor,
+    settings: PredictionSettings,
+    members: Sequence[Weights | None],
+    load: Callable[[Weights | None], None],
+    bar: Any,
 ) -> Tensor:
     axes = mirror_combinations(settings.mirroring_axes)
     image, original = pad_to_tile(image.to(settings.device_of_sums), settings.patch_size)
-    sliding = SlidingWindow.over(image.shape[1:], settings.patch_size, settings.tile_step_size,
-                                 settings.use_gaussian, settings.device_of_sums)
+    sliding = SlidingWindow.over(
+        image.shape[1:], settings.patch_size, settings.tile_step_size, settings.use_gaussian, settings.device_of_sums
+    )
     bar.reset(total=len(sliding.windows) * len(members))
     dtype = settings.dtype_of_sums
     weight = sliding.total_weight(dtype)
@@ -142,9 +147,15 @@ def _mean_over_members(
         load(member)
         total = torch.zeros((settings.heads, *sliding.image_size), dtype=dtype, device=settings.device_of_sums)
         with autocast(settings.device, settings.autocast_dtype):
-            add_predictions(total, image, sliding, lambda tiles: predict_mirrored(network, tiles, axes, settings.limit),
-                            device=settings.device, tiles_per_pass=max(1, settings.limit // len(axes)),
-                            on_tile=bar.update)
+            add_predictions(
+                total,
+                image,
+                sliding,
+                lambda tiles: predict_mirrored(network, tiles, axes, settings.limit),
+                device=settings.device,
+                tiles_per_pass=max(1, settings.limit // len(axes)),
+                on_tile=bar.update,
+            )
         logits = weighted_mean(total, weight, original)
         means = logits if means is None else means.add_(logits)
     assert means is not None

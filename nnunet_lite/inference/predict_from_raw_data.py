@@ -119,8 +119,13 @@ class nnUNetPredictor:
         for member in members:
             load_weights(network, member.weights, f"fold {member.fold} of {model.folder}")
         self.manual_initialization(
-            network, model.plans_manager, configuration, [member.weights for member in members], model.dataset_json,
-            first.trainer_name, first.mirroring_axes,
+            network,
+            model.plans_manager,
+            configuration,
+            [member.weights for member in members],
+            model.dataset_json,
+            first.trainer_name,
+            first.mirroring_axes,
         )
 
     @staticmethod
@@ -219,8 +224,13 @@ class nnUNetPredictor:
     ) -> list[Any]:
         """`predict_from_files` in this process alone; returns an empty list when files are written."""
         results = self.predict_from_files(
-            list_of_lists_or_source_folder, output_folder_or_list_of_truncated_output_files, save_probabilities,
-            overwrite, 0, 0, folder_with_segs_from_prev_stage,
+            list_of_lists_or_source_folder,
+            output_folder_or_list_of_truncated_output_files,
+            save_probabilities,
+            overwrite,
+            0,
+            0,
+            folder_with_segs_from_prev_stage,
         )
         return (results or []) if output_folder_or_list_of_truncated_output_files is None else []
 
@@ -243,8 +253,10 @@ class nnUNetPredictor:
             truncated_ofname: output paths without file ending, or None to return results.
         """
         cases = array_cases(
-            image_or_list_of_images, segs_from_prev_stage_or_list_of_segs_from_prev_stage,
-            properties_or_list_of_properties, truncated_ofname,
+            image_or_list_of_images,
+            segs_from_prev_stage_or_list_of_segs_from_prev_stage,
+            properties_or_list_of_properties,
+            truncated_ofname,
         )
         nps = num_processes_segmentation_export
         return self._predict_cases(
@@ -261,8 +273,10 @@ class nnUNetPredictor:
     ) -> Iterator[dict[str, Any]]:
         """Preprocessed cases for `predict_from_data_iterator`, made in the background; raises what went wrong."""
         cases = array_cases(
-            image_or_list_of_images, segs_from_prev_stage_or_list_of_segs_from_prev_stage,
-            properties_or_list_of_properties, truncated_ofname,
+            image_or_list_of_images,
+            segs_from_prev_stage_or_list_of_segs_from_prev_stage,
+            properties_or_list_of_properties,
+            truncated_ofname,
         )
         processes = min(num_processes, len(cases))
         with tempfile.TemporaryDirectory() as folder, WorkerPool(processes, max_ram=self.max_ram) as pool:
@@ -378,12 +392,11 @@ class nnUNetPredictor:
         heads = self.label_manager.num_segmentation_heads
         npp, nps = worthwhile_processes(npp, nps, cases, self._documents(), heads)
         processes = min(npp, len(cases))
-        with tempfile.TemporaryDirectory(prefix="nnunet_lite-") as folder, WorkerPool(
-            processes, max_ram=self.max_ram
-        ) as pool:
-            stream = preprocessed_cases(
-                cases, self._documents(), pool, processes, folder, self.verbose_preprocessing
-            )
+        with (
+            tempfile.TemporaryDirectory(prefix="nnunet_lite-") as folder,
+            WorkerPool(processes, max_ram=self.max_ram) as pool,
+        ):
+            stream = preprocessed_cases(cases, self._documents(), pool, processes, folder, self.verbose_preprocessing)
             return self._predict_stream(stream, save_probabilities, min(nps, len(cases)))
 
     def _predict_stream(

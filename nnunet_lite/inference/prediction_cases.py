@@ -27,8 +27,9 @@ def check_part(num_parts: int, part_id: int) -> None:
         )
 
 
-def find_cases(source: Source, output: Output, dataset_json: Mapping[str, Any],
-               previous_stage_folder: PathLike | None = None) -> list[CaseToPredict]:
+def find_cases(
+    source: Source, output: Output, dataset_json: Mapping[str, Any], previous_stage_folder: PathLike | None = None
+) -> list[CaseToPredict]:
     """The cases of a source with their outputs, in order.
 
     Args:
@@ -54,8 +55,10 @@ def find_cases(source: Source, output: Output, dataset_json: Mapping[str, Any],
             stem = name if target is None else Path(target).name
             previous = str(Path(previous_stage_folder) / f"{stem}{ending}")
             if not Path(previous).is_file():
-                raise DatasetError(f"{name}: the previous stage's segmentation {previous} does not exist; predict it "
-                                   "first with the configuration before this one")
+                raise DatasetError(
+                    f"{name}: the previous stage's segmentation {previous} does not exist; predict it "
+                    "first with the configuration before this one"
+                )
         cases.append(CaseToPredict(name, images, previous, None, target))
     return cases
 
@@ -114,8 +117,11 @@ def _image_files(source: Source, ending: str) -> list[list[str]]:
         files = [[str(file) for file in ([images] if isinstance(images, str) else images)] for images in source]
         missing = [file for images in files for file in images if not Path(file).is_file()]
         if missing or not all(files):
-            raise DatasetError(f"Input files do not exist: {', '.join(missing[:5])}" if missing
-                               else "A case in the list of inputs has no files")
+            raise DatasetError(
+                f"Input files do not exist: {', '.join(missing[:5])}"
+                if missing
+                else "A case in the list of inputs has no files"
+            )
         return files
     path = Path(_as_path(source))
     if path.is_file():
@@ -125,8 +131,9 @@ def _image_files(source: Source, ending: str) -> list[list[str]]:
     cases = list_image_cases(path, ending)
     if not cases:
         others = [Path(file).name for file in subfiles(path)][:3]
-        raise DatasetError(f"{path} has no images CASE_0000{ending}"
-                           f"{'; it holds ' + ', '.join(others) if others else ', it is empty'}")
+        raise DatasetError(
+            f"{path} has no images CASE_0000{ending}{'; it holds ' + ', '.join(others) if others else ', it is empty'}"
+        )
     return list(cases.values())
 
 

@@ -95,7 +95,12 @@ def get_network_from_plans(
 ) -> nn.Module:
     """`build_network` with upstream's argument names and order."""
     return build_network(
-        arch_class_name, arch_kwargs, arch_kwargs_req_import, input_channels, output_channels, deep_supervision,
+        arch_class_name,
+        arch_kwargs,
+        arch_kwargs_req_import,
+        input_channels,
+        output_channels,
+        deep_supervision,
         allow_init,
     )
 
@@ -117,8 +122,14 @@ def _component(key: str, name: Any) -> Any:
     if name in _COMPONENTS:
         module, attribute = _COMPONENTS[name]
         return getattr(import_module(module), attribute)
-    _require_opt_in(key, name, ["torch.nn's convolutions, norms, dropouts and activations", *sorted(
-        dotted for dotted in _COMPONENTS if dotted.startswith(_BLOCKS))])
+    _require_opt_in(
+        key,
+        name,
+        [
+            "torch.nn's convolutions, norms, dropouts and activations",
+            *sorted(dotted for dotted in _COMPONENTS if dotted.startswith(_BLOCKS)),
+        ],
+    )
     try:
         return _import_dotted(name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -95,7 +95,7 @@ def folds_tuple_to_string(folds: Iterable[Fold]) -> str:
 
 
 def folds_string_to_tuple(folds: str) -> tuple[Fold, ...]:
-    """"0_1_2" -> (0, 1, 2)."""
+    """ "0_1_2" -> (0, 1, 2)."""
     return tuple(parse_fold(fold) for fold in folds.split("_"))
 
 
@@ -166,9 +166,7 @@ class TrainedModel:
             raise CheckpointError(f"There is no checkpoint {file}; {self._inventory()}{advice}")
         return load_checkpoint(file)
 
-    def load_members(
-        self, folds: Fold | Sequence[Fold] | None = None, checkpoint_name: str = _FINAL
-    ) -> list[Member]:
+    def load_members(self, folds: Fold | Sequence[Fold] | None = None, checkpoint_name: str = _FINAL) -> list[Member]:
         """What prediction needs of the given folds (None: all there are), in this order.
 
         Raises:

@@ -75,9 +75,7 @@ def architecture_as_single_keys(configuration: Mapping[str, Any]) -> dict[str, A
     missing = [key for key in (*_LEGACY_NETWORK_KEYS, "patch_size") if key not in migrated]
     missing = [key for key in missing if key != "num_pool_per_axis"]
     if missing:
-        raise PlansError(
-            f"These old plans lack {', '.join(missing)}; plan the dataset again: nnUNetv2_plan_experiment"
-        )
+        raise PlansError(f"These old plans lack {', '.join(missing)}; plan the dataset again: nnUNetv2_plan_experiment")
     logger.warning("These plans come from an early nnU-Net v2 release; their network description is converted")
     dimension = len(migrated["patch_size"])
     stages = len(migrated["n_conv_per_stage_encoder"])

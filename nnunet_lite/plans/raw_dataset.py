@@ -202,8 +202,11 @@ def get_filenames_of_train_images_and_targets(
     view = DatasetJson.from_file(folder / "dataset.json") if dataset_json is None else DatasetJson(dataset_json)
     faults: list[Fault] = []
     explicit = view.explicit_cases
-    cases = (_scan_folders(folder, view.file_ending, faults) if explicit is None
-             else _explicit_cases(folder, explicit, faults))
+    cases = (
+        _scan_folders(folder, view.file_ending, faults)
+        if explicit is None
+        else _explicit_cases(folder, explicit, faults)
+    )
     if faults:
         raise faults_as_error(folder.name, faults, len(cases))
     return {case.identifier: {"images": case.images, "label": case.label} for case in cases.values()}
@@ -214,8 +217,10 @@ def _nothing_found(folder: Path, dataset_json: DatasetJson) -> str:
         return f'there are no training cases in "dataset" of {folder / "dataset.json"}'
     names = subfiles(folder / "imagesTr", join=False)
     held = f"it holds {_examples(names)}" if names else "it is empty"
-    return (f"there are no training cases in {folder / 'imagesTr'}: expected files CASE_0000{dataset_json.file_ending} "
-            f'("file_ending" of dataset.json), {held}')
+    return (
+        f"there are no training cases in {folder / 'imagesTr'}: expected files CASE_0000{dataset_json.file_ending} "
+        f'("file_ending" of dataset.json), {held}'
+    )
 
 
 def _explicit_cases(folder: Path, entries: dict[str, dict[str, Any]], faults: list[Fault]) -> dict[str, RawCase]:
@@ -270,11 +275,23 @@ def _group(folder: Path, file_ending: str, faults: list[Fault]) -> dict[str, lis
         elif name.endswith(_IMAGE_ENDINGS):
             other.append(name)
     if misnamed:
-        faults.append(Fault("", "file name", f"{folder}: {_examples(misnamed)} named otherwise than "
-                                             f"CASE_0000{file_ending} (case, channel with 4 digits)"))
+        faults.append(
+            Fault(
+                "",
+                "file name",
+                f"{folder}: {_examples(misnamed)} named otherwise than "
+                f"CASE_0000{file_ending} (case, channel with 4 digits)",
+            )
+        )
     if other:
-        faults.append(Fault("", "file ending", f"{folder}: {_examples(other)} not ending in {file_ending!r}, which "
-                                               '"file_ending" of dataset.json says; convert the files or correct it'))
+        faults.append(
+            Fault(
+                "",
+                "file ending",
+                f"{folder}: {_examples(other)} not ending in {file_ending!r}, which "
+                '"file_ending" of dataset.json says; convert the files or correct it',
+            )
+        )
     counts = Counter(len(found) for found in channels.values())
     usual = counts.most_common(1)[0][0] if counts else 0
     for identifier, found in sorted(channels.items()):
@@ -282,8 +299,10 @@ def _group(folder: Path, file_ending: str, faults: list[Fault]) -> dict[str, lis
         if missing:
             names = ", ".join(f"{identifier}_{number:04d}{file_ending}" for number in missing)
             faults.append(Fault(identifier, "missing channel", f"{names} is missing in {folder}"))
-    return {identifier: [channels[identifier][number] for number in sorted(channels[identifier])]
-            for identifier in sorted(channels)}
+    return {
+        identifier: [channels[identifier][number] for number in sorted(channels[identifier])]
+        for identifier in sorted(channels)
+    }
 
 
 def _examples(names: list[str]) -> str:

@@ -16,10 +16,15 @@ Shape4 = tuple[int, int, int, int]
 _FILTER_SAMPLE = 2**16  # bytes compressed to choose a filter; with a chunk the choice would take as long as the case
 
 
-def comp_blosc2_params(image_size: Sequence[int], patch_size: Sequence[int], bytes_per_pixel: int = 4,
-                       max_block_nbytes: int = 131072, max_chunk_nbytes: int = 6291456,
-                       max_chunk_to_patch_ratio_per_axis: float | None = 1.5,
-                       grow_singleton_patch_axes: bool = False) -> tuple[Shape4, Shape4]:
+def comp_blosc2_params(
+    image_size: Sequence[int],
+    patch_size: Sequence[int],
+    bytes_per_pixel: int = 4,
+    max_block_nbytes: int = 131072,
+    max_chunk_nbytes: int = 6291456,
+    max_chunk_to_patch_ratio_per_axis: float | None = 1.5,
+    grow_singleton_patch_axes: bool = False,
+) -> tuple[Shape4, Shape4]:
     """Block and chunk shape of an array (spec 01, 7.8, nnU-Net v2 2.8.1 behaviour).
 
     A block is what one core decompresses at once, a chunk what is read at once.
@@ -38,17 +43,23 @@ def comp_blosc2_params(image_size: Sequence[int], patch_size: Sequence[int], byt
         ValueError: not four sizes, not two or three patch edges, or a size below one.
     """
     if len(image_size) != 4 or len(patch_size) not in (2, 3) or min(*image_size, *patch_size, bytes_per_pixel) < 1:
-        raise ValueError(f"image size {tuple(image_size)} and patch size {tuple(patch_size)}: expected four and two or "
-                         "three sizes of at least 1")
+        raise ValueError(
+            f"image size {tuple(image_size)} and patch size {tuple(patch_size)}: expected four and two or "
+            "three sizes of at least 1"
+        )
     is_2d = len(patch_size) == 2
     patch = [1, *patch_size] if is_2d else list(patch_size)
     image = [int(size) for size in image_size[1:]]
     ratio = max_chunk_to_patch_ratio_per_axis
-    limit = [size if ratio is None else max(1, min(size, math.floor(ratio * edge)))
-             for size, edge in zip(image, patch, strict=True)]
+    limit = [
+        size if ratio is None else max(1, min(size, math.floor(ratio * edge)))
+        for size, edge in zip(image, patch, strict=True)
+    ]
     block = _block(image, patch, limit, max_block_nbytes // bytes_per_pixel)
-    may_grow = [(edge > 1 or grow_singleton_patch_axes) and not (is_2d and axis == 0 and not grow_singleton_patch_axes)
-                for axis, edge in enumerate(patch)]
+    may_grow = [
+        (edge > 1 or grow_singleton_patch_axes) and not (is_2d and axis == 0 and not grow_singleton_patch_axes)
+        for axis, edge in enumerate(patch)
+    ]
     chunk = _chunk(image, limit, block, may_grow, max_chunk_nbytes // bytes_per_pixel)
     return (1, block[0], block[1], block[2]), (1, chunk[0], chunk[1], chunk[2])
 
@@ -78,8 +89,9 @@ def _chunk(image: list[int], limit: list[int], block: list[int], may_grow: list[
         chunk = min(candidates)[1]
 
 
-def select_filter(array: NDArray[Any], blocks: Sequence[int], chunks: Sequence[int], codec: blosc2.Codec,
-                  clevel: int) -> blosc2.Filter:
+def select_filter(
+    array: NDArray[Any], blocks: Sequence[int], chunks: Sequence[int], codec: blosc2.Codec, clevel: int
+) -> blosc2.Filter:
     """Byte shuffling or nothing, whichever makes a centred sample of up to 64 KiB smaller; nothing on a tie."""
     shape = [min(size, chunk) for size, chunk in zip(array.shape, chunks, strict=True)]
     while math.prod(shape) * array.itemsize > _FILTER_SAMPLE and max(shape) > 1:
@@ -92,8 +104,9 @@ def select_filter(array: NDArray[Any], blocks: Sequence[int], chunks: Sequence[i
     choices = (blosc2.Filter.NOFILTER, blosc2.Filter.SHUFFLE)
     try:
         for number, choice in enumerate(choices):
-            compressed = blosc2.compress2(sample, codec=codec, clevel=clevel, filters=[choice],
-                                          typesize=array.itemsize, nthreads=1)
+            compressed = blosc2.compress2(
+                sample, codec=codec, clevel=clevel, filters=[choice], typesize=array.itemsize, nthreads=1
+            )
             sizes.append((len(compressed), number))
     except RuntimeError as error:
         logger.warning("The compression filter could not be chosen by trial (%s); none is used", error)

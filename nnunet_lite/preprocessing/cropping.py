@@ -31,8 +31,9 @@ def create_nonzero_mask(data: NDArray[Any]) -> NDArray[np.bool_]:
     return mask
 
 
-def crop_to_nonzero(data: NDArray[Any], seg: NDArray[Any] | None = None,
-                    nonzero_label: int = -1) -> tuple[NDArray[Any], NDArray[Any], BoundingBox]:
+def crop_to_nonzero(
+    data: NDArray[Any], seg: NDArray[Any] | None = None, nonzero_label: int = -1
+) -> tuple[NDArray[Any], NDArray[Any], BoundingBox]:
     """Crop an image and its segmentation to the nonzero region and mark what lies outside of it.
 
     Neither argument is changed. The box is found before holes are filled: filling cannot enlarge it.

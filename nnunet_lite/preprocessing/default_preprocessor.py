@@ -48,10 +48,17 @@ class DefaultPreprocessor:
         self.show_progress = True
         self.max_ram: int | None = None  # bytes that all workers may take together
 
-    def run_case_npy(self, data: NDArray[Any], seg: NDArray[Any] | None, properties: CaseProperties,
-                     plans_manager: PlansManager, configuration_manager: ConfigurationManager,
-                     dataset_json: Mapping[str, Any] | str, *,
-                     with_class_locations: bool = True) -> PreprocessedCase:
+    def run_case_npy(
+        self,
+        data: NDArray[Any],
+        seg: NDArray[Any] | None,
+        properties: CaseProperties,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: Mapping[str, Any] | str,
+        *,
+        with_class_locations: bool = True,
+    ) -> PreprocessedCase:
         """Preprocess arrays as a reader gives them; none of the arguments is changed.
 
         Args:
@@ -68,23 +75,50 @@ class DefaultPreprocessor:
         Raises:
             DatasetError: shapes that differ, NaN or infinite values, labels that do not fit.
         """
-        return self._run(np.array(data, np.float32), seg, properties, plans_manager, configuration_manager,
-                         _as_dict(dataset_json), with_class_locations)
+        return self._run(
+            np.array(data, np.float32),
+            seg,
+            properties,
+            plans_manager,
+            configuration_manager,
+            _as_dict(dataset_json),
+            with_class_locations,
+        )
 
-    def run_case(self, image_files: Sequence[str], seg_file: str | None, plans_manager: PlansManager,
-                 configuration_manager: ConfigurationManager, dataset_json: Mapping[str, Any] | str, *,
-                 with_class_locations: bool = True) -> PreprocessedCase:
+    def run_case(
+        self,
+        image_files: Sequence[str],
+        seg_file: str | None,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: Mapping[str, Any] | str,
+        *,
+        with_class_locations: bool = True,
+    ) -> PreprocessedCase:
         """Read a case and preprocess it; see `run_case_npy`. Errors name the case's first file."""
         reader = plans_manager.image_reader_writer_class()
         data, properties = reader.read_images(list(image_files))
         seg = None if seg_file is None else reader.read_seg(seg_file)[0]
         with _naming(image_files[0]):
-            return self._run(data, seg, properties, plans_manager, configuration_manager, _as_dict(dataset_json),
-                             with_class_locations)
+            return self._run(
+                data,
+                seg,
+                properties,
+                plans_manager,
+                configuration_manager,
+                _as_dict(dataset_json),
+                with_class_locations,
+            )
 
-    def run_case_save(self, output_filename_truncated: PathLike, image_files: Sequence[str], seg_file: str,
-                      plans_manager: PlansManager, configuration_manager: ConfigurationManager,
-                      dataset_json: Mapping[str, Any] | str) -> None:
+    def run_case_save(
+        self,
+        output_filename_truncated: PathLike,
+        image_files: Sequence[str],
+        seg_file: str,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: Mapping[str, Any] | str,
+    ) -> None:
         """Read, preprocess and store a training case as `<output_filename_truncated>.b2nd`, `_seg.b2nd` and `.pkl`."""
         data, seg, properties = self.run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
         if seg is None:
@@ -92,12 +126,21 @@ class DefaultPreprocessor:
         patch = configuration_manager.patch_size
         blocks, chunks = comp_blosc2_params(data.shape, patch, bytes_per_pixel=4)
         blocks_seg, chunks_seg = comp_blosc2_params(seg.shape, patch, bytes_per_pixel=2)
-        nnUNetDatasetBlosc2.save_case(data, seg, dict(properties), output_filename_truncated, chunks=chunks,
-                                      blocks=blocks, chunks_seg=chunks_seg, blocks_seg=blocks_seg,
-                                      nthreads=self.num_threads)
+        nnUNetDatasetBlosc2.save_case(
+            data,
+            seg,
+            dict(properties),
+            output_filename_truncated,
+            chunks=chunks,
+            blocks=blocks,
+            chunks_seg=chunks_seg,
+            blocks_seg=blocks_seg,
+            nthreads=self.num_threads,
+        )
 
-    def run(self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str,
-            num_processes: int) -> None:
+    def run(
+        self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
+    ) -> None:
         """Preprocess all training cases of a dataset for one configuration.
 
         Cases that are stored already, from the same files and by the same plans, are kept, so running again resumes;
@@ -121,37 +164,71 @@ class DefaultPreprocessor:
         finished = FinishedCases(folder)
         finished.remove_all_but(dataset.cases)
         signatures = {
-            identifier: case_signature([*case.images, str(case.label)], plans_manager, configuration_manager,
-                                       dataset_json)
+            identifier: case_signature(
+                [*case.images, str(case.label)], plans_manager, configuration_manager, dataset_json
+            )
             for identifier, case in dataset.cases.items()
         }
-        missing = [identifier for identifier, signature in signatures.items()
-                   if not finished.has(identifier, signature)]
+        missing = [
+            identifier for identifier, signature in signatures.items() if not finished.has(identifier, signature)
+        ]
         if len(missing) < len(signatures):
-            logger.info("%s %s: %d of %d cases are preprocessed already", dataset.name, configuration_name,
-                        len(signatures) - len(missing), len(signatures))
+            logger.info(
+                "%s %s: %d of %d cases are preprocessed already",
+                dataset.name,
+                configuration_name,
+                len(signatures) - len(missing),
+                len(signatures),
+            )
         self.num_threads = max(1, cpu_count() // max(1, min(num_processes, len(missing))))
         tasks = [
-            Task(identifier, _run_case_save,
-                 (self, str(folder / identifier), dataset.cases[identifier].images, dataset.cases[identifier].label,
-                  plans_manager, configuration_manager, dataset_json),
-                 estimate_memory(dataset.cases[identifier].images, plans_manager, configuration_manager))
+            Task(
+                identifier,
+                _run_case_save,
+                (
+                    self,
+                    str(folder / identifier),
+                    dataset.cases[identifier].images,
+                    dataset.cases[identifier].label,
+                    plans_manager,
+                    configuration_manager,
+                    dataset_json,
+                ),
+                estimate_memory(dataset.cases[identifier].images, plans_manager, configuration_manager),
+            )
             for identifier in missing
         ]
         tasks.sort(key=lambda task: -task.memory)
-        outcomes = run_tasks(tasks, num_processes, description="Preprocessing cases",
-                             show_progress=self.show_progress and bool(tasks), max_ram=self.max_ram)
+        outcomes = run_tasks(
+            tasks,
+            num_processes,
+            description="Preprocessing cases",
+            show_progress=self.show_progress and bool(tasks),
+            max_ram=self.max_ram,
+        )
         with finished:
             collect(_note(outcomes, finished, signatures))
 
-    def modify_seg_fn(self, seg: NDArray[Any], plans_manager: PlansManager, dataset_json: Mapping[str, Any],
-                      configuration_manager: ConfigurationManager) -> NDArray[Any]:
+    def modify_seg_fn(
+        self,
+        seg: NDArray[Any],
+        plans_manager: PlansManager,
+        dataset_json: Mapping[str, Any],
+        configuration_manager: ConfigurationManager,
+    ) -> NDArray[Any]:
         """Hook: change the resampled training labels (1, x, y, z) before they are stored; returns them as they are."""
         return seg
 
-    def _run(self, data: NDArray[np.float32], seg: NDArray[Any] | None, properties: CaseProperties,
-             plans_manager: PlansManager, configuration_manager: ConfigurationManager,
-             dataset_json: Mapping[str, Any], with_class_locations: bool) -> PreprocessedCase:
+    def _run(
+        self,
+        data: NDArray[np.float32],
+        seg: NDArray[Any] | None,
+        properties: CaseProperties,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: Mapping[str, Any],
+        with_class_locations: bool,
+    ) -> PreprocessedCase:
         """As `run_case_npy`, but the data belongs to this method and is normalized in place."""
         label_manager = plans_manager.get_label_manager(dataset_json)
         transpose = plans_manager.transpose_forward
@@ -159,19 +236,26 @@ class DefaultPreprocessor:
         if seg is not None:
             _require_same_shape(data, seg)
             seg = _as_small_labels(seg, label_manager)
-        case = to_network_space(data, seg, properties, transpose,
-                                mark_outside=has_seg or any(configuration_manager.use_mask_for_norm))
+        case = to_network_space(
+            data, seg, properties, transpose, mark_outside=has_seg or any(configuration_manager.use_mask_for_norm)
+        )
         data, mask, properties = case
 
         own_spacing = transposed_spacing(properties, transpose)
         target_spacing = network_spacing(configuration_manager.spacing, own_spacing)
         new_shape = compute_new_shape(data.shape[1:], own_spacing, target_spacing)
-        data = self._normalize(data, mask, configuration_manager,
-                               plans_manager.foreground_intensity_properties_per_channel)
+        data = self._normalize(
+            data, mask, configuration_manager, plans_manager.foreground_intensity_properties_per_channel
+        )
         data = configuration_manager.resampling_fn_data(data, new_shape, own_spacing, target_spacing)
         if self.verbose:
-            logger.info("shape %s, spacing %s -> shape %s, spacing %s", properties["shape_before_cropping"],
-                        own_spacing, data.shape[1:], target_spacing)
+            logger.info(
+                "shape %s, spacing %s -> shape %s, spacing %s",
+                properties["shape_before_cropping"],
+                own_spacing,
+                data.shape[1:],
+                target_spacing,
+            )
         if not has_seg or mask is None:
             return np.ascontiguousarray(data, np.float32), None, properties
         seg = configuration_manager.resampling_fn_seg(mask, new_shape, own_spacing, target_spacing)
@@ -182,25 +266,33 @@ class DefaultPreprocessor:
         return np.ascontiguousarray(data, np.float32), np.ascontiguousarray(seg), properties
 
     @staticmethod
-    def _sample_foreground_locations(seg: NDArray[Any], classes_or_regions: Sequence[LabelOrRegion],
-                                     **kwargs: Any) -> dict[Any, Any]:
+    def _sample_foreground_locations(
+        seg: NDArray[Any], classes_or_regions: Sequence[LabelOrRegion], **kwargs: Any
+    ) -> dict[Any, Any]:
         return dict(sample_foreground_locations(seg, classes_or_regions, **kwargs))
 
-    def _normalize(self, data: NDArray[np.float32], seg: NDArray[Any] | None,
-                   configuration_manager: ConfigurationManager,
-                   foreground_intensity_properties_per_channel: Mapping[str, Any]) -> NDArray[np.float32]:
+    def _normalize(
+        self,
+        data: NDArray[np.float32],
+        seg: NDArray[Any] | None,
+        configuration_manager: ConfigurationManager,
+        foreground_intensity_properties_per_channel: Mapping[str, Any],
+    ) -> NDArray[np.float32]:
         """Normalize (c, x, y, z) in place, every channel by its scheme; `seg` (1, x, y, z) is negative outside."""
         schemes = configuration_manager.normalization_schemes
         if len(schemes) != data.shape[0]:
-            raise DatasetError(f"the image has {data.shape[0]} channels, the plans know {len(schemes)} "
-                               f"({', '.join(schemes)}); add or remove channel files, or plan the dataset again")
+            raise DatasetError(
+                f"the image has {data.shape[0]} channels, the plans know {len(schemes)} "
+                f"({', '.join(schemes)}); add or remove channel files, or plan the dataset again"
+            )
         for channel, (name, use_mask) in enumerate(zip(schemes, configuration_manager.use_mask_for_norm, strict=True)):
             image = data[channel]
             if not np.isfinite(image.min()) or not np.isfinite(image.max()):
                 raise DatasetError(f"channel {channel} holds NaN or infinite values; replace them in the image")
             scheme = find_class("normalization", name)(
                 use_mask_for_norm=use_mask,
-                intensityproperties=foreground_intensity_properties_per_channel.get(str(channel)))
+                intensityproperties=foreground_intensity_properties_per_channel.get(str(channel)),
+            )
             normalized = scheme.run(image, None if seg is None else seg[0])
             if normalized is not image:
                 data[channel] = normalized
@@ -225,7 +317,8 @@ def _note(outcomes: Iterator[Outcome], finished: FinishedCases, signatures: Mapp
 def _requests(label_manager: LabelManager) -> list[LabelOrRegion]:
     """Classes whose voxels are stored: foreground labels or regions, and the annotated area beside an ignore label."""
     requests: list[LabelOrRegion] = list(
-        label_manager.foreground_regions if label_manager.has_regions else label_manager.foreground_labels)
+        label_manager.foreground_regions if label_manager.has_regions else label_manager.foreground_labels
+    )
     if label_manager.has_ignore_label:
         requests.append((-1, *label_manager.all_labels))
     return requests
@@ -236,11 +329,14 @@ def _as_small_labels(seg: NDArray[Any], label_manager: LabelManager) -> NDArray[
     low, high = int(seg.min()), int(seg.max())
     known = max([*label_manager.all_labels, label_manager.ignore_label or 0])
     if low < -1 or high > known:
-        raise DatasetError(f"the segmentation holds label {low if low < -1 else high}, dataset.json knows labels up to "
-                           f"{known}; correct the segmentation or add the label to dataset.json and plan again")
+        raise DatasetError(
+            f"the segmentation holds label {low if low < -1 else high}, dataset.json knows labels up to "
+            f"{known}; correct the segmentation or add the label to dataset.json and plan again"
+        )
     if high > np.iinfo(np.int16).max:
-        raise DatasetError(f"label {high} is too large to be stored, expected at most {np.iinfo(np.int16).max}; "
-                           "renumber the labels")
+        raise DatasetError(
+            f"label {high} is too large to be stored, expected at most {np.iinfo(np.int16).max}; renumber the labels"
+        )
     if seg.dtype == np.uint8 and high <= 127:
         return seg.view(np.int8)
     return seg.astype(np.int8 if high <= 127 else np.int16, copy=False)
@@ -248,8 +344,10 @@ def _as_small_labels(seg: NDArray[Any], label_manager: LabelManager) -> NDArray[
 
 def _require_same_shape(data: NDArray[Any], seg: NDArray[Any]) -> None:
     if data.shape[1:] != seg.shape[1:]:
-        raise DatasetError(f"image and segmentation differ in shape: {tuple(data.shape[1:])} and "
-                           f"{tuple(seg.shape[1:])}; resample one of them to the other")
+        raise DatasetError(
+            f"image and segmentation differ in shape: {tuple(data.shape[1:])} and "
+            f"{tuple(seg.shape[1:])}; resample one of them to the other"
+        )
 
 
 def _check_cases(dataset: RawDataset, folder: Path) -> None:
@@ -258,11 +356,14 @@ def _check_cases(dataset: RawDataset, folder: Path) -> None:
         raise DatasetError(f"{dataset.name} has no training cases in imagesTr; add images and labels")
     for identifier, case in dataset.cases.items():
         if identifier.endswith("_seg"):
-            raise DatasetError(f"{dataset.name}: case {identifier!r} may not end in '_seg', which marks label files in "
-                               f"{folder}; rename its images and labels")
+            raise DatasetError(
+                f"{dataset.name}: case {identifier!r} may not end in '_seg', which marks label files in "
+                f"{folder}; rename its images and labels"
+            )
         if case.label is None or not Path(case.label).is_file():
-            raise DatasetError(f"{dataset.name}: case {identifier!r} has no label file ({case.label}); "
-                               "add it to labelsTr")
+            raise DatasetError(
+                f"{dataset.name}: case {identifier!r} has no label file ({case.label}); add it to labelsTr"
+            )
 
 
 def _preprocessed_dataset_json(dataset_name: str) -> dict[str, Any]:

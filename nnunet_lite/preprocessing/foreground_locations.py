@@ -27,9 +27,13 @@ class _Drawn(NamedTuple):
     locations: NDArray[np.int64]
 
 
-def sample_foreground_locations(seg: NDArray[Any], classes_or_regions: Sequence[LabelOrRegion],
-                                seed: int = SAMPLING_SEED, min_num_samples: int = MIN_NUM_SAMPLES,
-                                min_percent_coverage: float = MIN_PERCENT_COVERAGE) -> ClassLocations:
+def sample_foreground_locations(
+    seg: NDArray[Any],
+    classes_or_regions: Sequence[LabelOrRegion],
+    seed: int = SAMPLING_SEED,
+    min_num_samples: int = MIN_NUM_SAMPLES,
+    min_percent_coverage: float = MIN_PERCENT_COVERAGE,
+) -> ClassLocations:
     """Draw voxels of each class without replacement; the same ones as nnU-Net v2 2.8.1, bit for bit.
 
     The pool of a class lists its voxels label by label in the order given, each label's in C order; it is never made:
@@ -81,8 +85,12 @@ def _count_per_slice(seg: NDArray[Any], wanted: set[int]) -> dict[int, NDArray[n
     return counts
 
 
-def _by_label(labels: tuple[int, ...], counts: dict[int, NDArray[np.int64]], ranks: NDArray[np.int64],
-              locations: NDArray[np.int64]) -> Iterator[_Drawn]:
+def _by_label(
+    labels: tuple[int, ...],
+    counts: dict[int, NDArray[np.int64]],
+    ranks: NDArray[np.int64],
+    locations: NDArray[np.int64],
+) -> Iterator[_Drawn]:
     """Split ranks within the pool of a request into ranks within its labels."""
     start = 0
     for label in labels:

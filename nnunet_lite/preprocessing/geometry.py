@@ -21,8 +21,14 @@ class NetworkSpaceCase(NamedTuple):
     properties: CaseProperties  # those given, and how to go back
 
 
-def to_network_space(data: NDArray[Any], seg: NDArray[Any] | None, properties: CaseProperties,
-                     transpose_forward: Sequence[int], *, mark_outside: bool = True) -> NetworkSpaceCase:
+def to_network_space(
+    data: NDArray[Any],
+    seg: NDArray[Any] | None,
+    properties: CaseProperties,
+    transpose_forward: Sequence[int],
+    *,
+    mark_outside: bool = True,
+) -> NetworkSpaceCase:
     """Transpose the axes and crop to the nonzero region; `to_image_space` is the way back.
 
     Args:
@@ -50,8 +56,9 @@ def to_network_space(data: NDArray[Any], seg: NDArray[Any] | None, properties: C
     return NetworkSpaceCase(data, seg, remembered)
 
 
-def to_image_space(array: NDArray[Any], properties: CaseProperties, transpose_backward: Sequence[int],
-                   fill: float = 0) -> NDArray[Any]:
+def to_image_space(
+    array: NDArray[Any], properties: CaseProperties, transpose_backward: Sequence[int], fill: float = 0
+) -> NDArray[Any]:
     """Undo cropping and transposition of an array at the spacing it had before resampling.
 
     Args:

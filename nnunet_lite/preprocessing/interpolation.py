@@ -86,10 +86,16 @@ class InterpolationPlan:
         return all(axis.mode == "identity" for axis in self.axes)
 
 
-def interpolation_plan(shape_in: Sequence[int], shape_out: Sequence[int], current_spacing: Sequence[float],
-                       new_spacing: Sequence[float], order: int, order_z: int = 0,
-                       force_separate_z: bool | None = None,
-                       separate_z_anisotropy_threshold: float = ANISO_THRESHOLD) -> InterpolationPlan:
+def interpolation_plan(
+    shape_in: Sequence[int],
+    shape_out: Sequence[int],
+    current_spacing: Sequence[float],
+    new_spacing: Sequence[float],
+    order: int,
+    order_z: int = 0,
+    force_separate_z: bool | None = None,
+    separate_z_anisotropy_threshold: float = ANISO_THRESHOLD,
+) -> InterpolationPlan:
     """Decide per axis how a volume of `shape_in` becomes one of `shape_out` (nnU-Net v2 2.8.1 behaviour).
 
     Args:
@@ -99,11 +105,13 @@ def interpolation_plan(shape_in: Sequence[int], shape_out: Sequence[int], curren
         order_z: spline order along the axis treated apart.
         force_separate_z: None decides by the spacings, see `determine_do_sep_z_and_axis`.
     """
-    _, separate_axis = determine_do_sep_z_and_axis(force_separate_z, current_spacing, new_spacing,
-                                                   separate_z_anisotropy_threshold)
+    _, separate_axis = determine_do_sep_z_and_axis(
+        force_separate_z, current_spacing, new_spacing, separate_z_anisotropy_threshold
+    )
     first, second, third = (
         _axis_map(int(n_in), int(n_out), order_z if axis == separate_axis else order)
-        for axis, (n_in, n_out) in enumerate(zip(shape_in, shape_out, strict=True)))
+        for axis, (n_in, n_out) in enumerate(zip(shape_in, shape_out, strict=True))
+    )
     return InterpolationPlan((first, second, third), separate_axis)
 
 
@@ -112,16 +120,22 @@ def _axis_map(size_in: int, size_out: int, order: int) -> AxisMap:
     return AxisMap(mode, size_in, size_out, order)
 
 
-def compute_new_shape(old_shape: Sequence[int], old_spacing: Sequence[float],
-                      new_spacing: Sequence[float]) -> tuple[int, ...]:
+def compute_new_shape(
+    old_shape: Sequence[int], old_spacing: Sequence[float], new_spacing: Sequence[float]
+) -> tuple[int, ...]:
     """Voxels per axis after a change of spacing, rounded half to even, at least 1 (nnU-Net v2 2.8.1 behaviour)."""
-    return tuple(max(1, int(round(float(old) / float(new) * int(size))))
-                 for size, old, new in zip(old_shape, old_spacing, new_spacing, strict=True))
+    return tuple(
+        max(1, int(round(float(old) / float(new) * int(size))))
+        for size, old, new in zip(old_shape, old_spacing, new_spacing, strict=True)
+    )
 
 
-def determine_do_sep_z_and_axis(force_separate_z: bool | None, current_spacing: Sequence[float],
-                                new_spacing: Sequence[float],
-                                separate_z_anisotropy_threshold: float = ANISO_THRESHOLD) -> tuple[bool, int | None]:
+def determine_do_sep_z_and_axis(
+    force_separate_z: bool | None,
+    current_spacing: Sequence[float],
+    new_spacing: Sequence[float],
+    separate_z_anisotropy_threshold: float = ANISO_THRESHOLD,
+) -> tuple[bool, int | None]:
     """Whether one axis has slices so thick that it is resampled apart from the others, and which one.
 
     The ratio of the largest to the smallest spacing must exceed the threshold, in the current spacing or else in the

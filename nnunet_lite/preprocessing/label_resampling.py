@@ -61,17 +61,26 @@ def _corners(axis: AxisMap) -> _Corners:
     return _Corners(axis.index, (axis.index,), (np.ones(axis.size_out),))
 
 
-def _resample_slice(planes: list[NDArray[Any]], plane_weights: list[float], nearest_plane: NDArray[Any],
-                    rows: _Corners, columns: _Corners, rule: TieRule, out: NDArray[Any]) -> None:
+def _resample_slice(
+    planes: list[NDArray[Any]],
+    plane_weights: list[float],
+    nearest_plane: NDArray[Any],
+    rows: _Corners,
+    columns: _Corners,
+    rule: TieRule,
+    out: NDArray[Any],
+) -> None:
     """One output slice from the one or two input slices around it."""
     out[...] = nearest_plane[rows.nearest][:, columns.nearest]
     mixed_rows, mixed_columns = np.nonzero(_mixed(planes, rows, columns))
     if mixed_rows.size == 0:
         return
     labels, weights = [], []
-    for (plane, w), (r, wr), (c, wc) in product(zip(planes, plane_weights, strict=True),
-                                                zip(rows.neighbours, rows.weights, strict=True),
-                                                zip(columns.neighbours, columns.weights, strict=True)):
+    for (plane, w), (r, wr), (c, wc) in product(
+        zip(planes, plane_weights, strict=True),
+        zip(rows.neighbours, rows.weights, strict=True),
+        zip(columns.neighbours, columns.weights, strict=True),
+    ):
         labels.append(plane[r[mixed_rows], c[mixed_columns]])
         weights.append(w * wr[mixed_rows] * wc[mixed_columns])
     out[mixed_rows, mixed_columns] = _winners(np.stack(labels), np.stack(weights), out[mixed_rows, mixed_columns], rule)
@@ -83,7 +92,7 @@ def _mixed(planes: list[NDArray[Any]], rows: _Corners, columns: _Corners) -> NDA
     height, width = reference.shape
     mixed = np.zeros(reference.shape, np.bool_)
     for plane, down, right in product(planes, range(len(rows.neighbours)), range(len(columns.neighbours))):
-        mixed[:height - down, :width - right] |= plane[down:, right:] != reference[:height - down, :width - right]
+        mixed[: height - down, : width - right] |= plane[down:, right:] != reference[: height - down, : width - right]
     result: NDArray[np.bool_] = mixed[rows.neighbours[0]][:, columns.neighbours[0]]
     return result
 

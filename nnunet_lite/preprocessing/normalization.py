@@ -23,8 +23,12 @@ class ImageNormalization(ABC):
 
     leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true: bool | None = None
 
-    def __init__(self, use_mask_for_norm: bool | None = None, intensityproperties: dict[str, float] | None = None,
-                 target_dtype: type[np.floating[Any]] = np.float32) -> None:
+    def __init__(
+        self,
+        use_mask_for_norm: bool | None = None,
+        intensityproperties: dict[str, float] | None = None,
+        target_dtype: type[np.floating[Any]] = np.float32,
+    ) -> None:
         self.use_mask_for_norm = use_mask_for_norm
         self.intensityproperties = intensityproperties or {}
         self.target_dtype = target_dtype
@@ -37,8 +41,10 @@ class ImageNormalization(ABC):
     def statistic(self, name: str) -> float:
         """A foreground statistic of the plans. Raises PlansError if they lack it."""
         if name not in self.intensityproperties:
-            raise PlansError(f"{type(self).__name__} needs the foreground statistic {name!r}, which "
-                             "foreground_intensity_properties_per_channel of the plans lacks; plan the dataset again")
+            raise PlansError(
+                f"{type(self).__name__} needs the foreground statistic {name!r}, which "
+                "foreground_intensity_properties_per_channel of the plans lacks; plan the dataset again"
+            )
         return float(self.intensityproperties[name])
 
     @abstractmethod
@@ -70,8 +76,10 @@ class ZScoreNormalization(ImageNormalization):
             _standardize(image, *_mean_and_std(image), self.epsilon)
             return image
         if seg is None:
-            raise DatasetError("Z-score normalization inside the nonzero mask (use_mask_for_norm) needs the mask, "
-                               "but no segmentation was given")
+            raise DatasetError(
+                "Z-score normalization inside the nonzero mask (use_mask_for_norm) needs the mask, "
+                "but no segmentation was given"
+            )
         inside = seg >= 0
         values = image[inside]
         if values.size > 0:
@@ -128,8 +136,10 @@ class RGBTo01Normalization(ImageNormalization):
         """See `ImageNormalization.run`. Raises DatasetError for values outside 0 to 255."""
         low, high = float(image.min()), float(image.max())
         if low < 0 or high > 255:
-            raise DatasetError(f"RGB images must have values from 0 to 255, this one has {low:g} to {high:g}; "
-                               'correct the image, or give the channel another name than "rgb_to_0_1" in dataset.json')
+            raise DatasetError(
+                f"RGB images must have values from 0 to 255, this one has {low:g} to {high:g}; "
+                'correct the image, or give the channel another name than "rgb_to_0_1" in dataset.json'
+            )
         image = image.astype(self.target_dtype, copy=False)
         image /= 255
         return image

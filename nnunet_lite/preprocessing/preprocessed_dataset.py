@@ -35,8 +35,12 @@ class nnUNetBaseDataset(ABC):
         DatasetError: the folder does not exist.
     """
 
-    def __init__(self, folder: PathLike, identifiers: Sequence[str] | None = None,
-                 folder_with_segs_from_previous_stage: PathLike | None = None) -> None:
+    def __init__(
+        self,
+        folder: PathLike,
+        identifiers: Sequence[str] | None = None,
+        folder_with_segs_from_previous_stage: PathLike | None = None,
+    ) -> None:
         self.source_folder = os.fspath(folder)
         if not Path(folder).is_dir():
             raise DatasetError(f"There is no folder {folder}; make it: nnUNetv2_preprocess")
@@ -83,8 +87,11 @@ class nnUNetBaseDataset(ABC):
         for name in names:
             if (Path(folder) / name).is_file():
                 return Path(folder) / name
-        advice = ("run nnUNetv2_preprocess again (finished cases are kept)" if folder == self.source_folder
-                  else "validate all folds of the previous stage first")
+        advice = (
+            "run nnUNetv2_preprocess again (finished cases are kept)"
+            if folder == self.source_folder
+            else "validate all folds of the previous stage first"
+        )
         raise DatasetError(f"{' or '.join(names)} is missing in {folder}; {advice}")
 
 
@@ -101,12 +108,21 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):
         return data, seg, previous
 
     @staticmethod
-    def save_case(data: NDArray[Any], seg: NDArray[Any], properties: dict[str, Any],
-                  output_filename_truncated: PathLike, chunks: Sequence[int] | None = None,
-                  blocks: Sequence[int] | None = None, chunks_seg: Sequence[int] | None = None,
-                  blocks_seg: Sequence[int] | None = None, clevel: int = 5,
-                  codec: blosc2.Codec = blosc2.Codec.LZ4HC, filters: blosc2.Filter | None = None,
-                  filters_seg: blosc2.Filter | None = None, nthreads: int = 1) -> None:
+    def save_case(
+        data: NDArray[Any],
+        seg: NDArray[Any],
+        properties: dict[str, Any],
+        output_filename_truncated: PathLike,
+        chunks: Sequence[int] | None = None,
+        blocks: Sequence[int] | None = None,
+        chunks_seg: Sequence[int] | None = None,
+        blocks_seg: Sequence[int] | None = None,
+        clevel: int = 5,
+        codec: blosc2.Codec = blosc2.Codec.LZ4HC,
+        filters: blosc2.Filter | None = None,
+        filters_seg: blosc2.Filter | None = None,
+        nthreads: int = 1,
+    ) -> None:
         """Write one case; each file appears complete or not at all, the .pkl last: with it the case is done.
 
         Args:
@@ -129,30 +145,41 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):
             blocks_seg, chunks_seg = comp_blosc2_params(seg.shape, (128, 128, 128), seg.itemsize)
         path = os.fspath(output_filename_truncated)
         Path(f"{path}.pkl").unlink(missing_ok=True)  # from here on the old case is not complete any more
-        for array, file, chunk, block, chosen in ((data, f"{path}.b2nd", chunks, blocks, filters),
-                                                  (seg, f"{path}_seg.b2nd", chunks_seg, blocks_seg, filters_seg)):
+        for array, file, chunk, block, chosen in (
+            (data, f"{path}.b2nd", chunks, blocks, filters),
+            (seg, f"{path}_seg.b2nd", chunks_seg, blocks_seg, filters_seg),
+        ):
             chosen = select_filter(array, block, chunk, codec, clevel) if chosen is None else chosen
             cparams = blosc2.CParams(codec=codec, clevel=clevel, filters=[chosen], nthreads=nthreads)
             _write_b2nd(array, file, chunks=tuple(chunk), blocks=tuple(block), cparams=cparams)
         save_pickle(properties, f"{path}.pkl")
 
     @staticmethod
-    def save_seg(seg: NDArray[Any], output_filename_truncated: PathLike, chunks_seg: Sequence[int] | None = None,
-                 blocks_seg: Sequence[int] | None = None) -> None:
+    def save_seg(
+        seg: NDArray[Any],
+        output_filename_truncated: PathLike,
+        chunks_seg: Sequence[int] | None = None,
+        blocks_seg: Sequence[int] | None = None,
+    ) -> None:
         """Write a previous stage's segmentation (x, y, z) for the loader of the next stage."""
-        layout = {} if chunks_seg is None or blocks_seg is None else {"chunks": tuple(chunks_seg),
-                                                                      "blocks": tuple(blocks_seg)}
+        layout = (
+            {}
+            if chunks_seg is None or blocks_seg is None
+            else {"chunks": tuple(chunks_seg), "blocks": tuple(blocks_seg)}
+        )
         _write_b2nd(np.ascontiguousarray(seg), f"{os.fspath(output_filename_truncated)}.b2nd", **layout)
 
     @staticmethod
     def get_identifiers(folder: PathLike) -> list[str]:
         """See `nnUNetBaseDataset.get_identifiers`."""
-        return [name[:-len(".b2nd")] for name in subfiles(folder, ".b2nd", join=False)
-                if not name.endswith("_seg.b2nd")]
+        return [
+            name[: -len(".b2nd")] for name in subfiles(folder, ".b2nd", join=False) if not name.endswith("_seg.b2nd")
+        ]
 
     @staticmethod
-    def unpack_dataset(folder: PathLike, overwrite_existing: bool = False, num_processes: int = 8,
-                       verify: bool = True) -> None:
+    def unpack_dataset(
+        folder: PathLike, overwrite_existing: bool = False, num_processes: int = 8, verify: bool = True
+    ) -> None:
         """Nothing to do: blosc2 arrays are read in place."""
 
 
@@ -181,8 +208,9 @@ class nnUNetDatasetNumpy(nnUNetBaseDataset):
             raise DatasetError(f"{file} cannot be read ({error}); {advice}") from error
 
     @staticmethod
-    def save_case(data: NDArray[Any], seg: NDArray[Any], properties: dict[str, Any],
-                  output_filename_truncated: PathLike) -> None:
+    def save_case(
+        data: NDArray[Any], seg: NDArray[Any], properties: dict[str, Any], output_filename_truncated: PathLike
+    ) -> None:
         """Write one case, arrays (c, x, y, z) and (1, x, y, z); the .pkl last."""
         path = os.fspath(output_filename_truncated)
         with atomic_path(f"{path}.npz") as temporary:
@@ -198,11 +226,12 @@ class nnUNetDatasetNumpy(nnUNetBaseDataset):
     @staticmethod
     def get_identifiers(folder: PathLike) -> list[str]:
         """See `nnUNetBaseDataset.get_identifiers`."""
-        return [name[:-len(".npz")] for name in subfiles(folder, ".npz", join=False)]
+        return [name[: -len(".npz")] for name in subfiles(folder, ".npz", join=False)]
 
     @staticmethod
-    def unpack_dataset(folder: PathLike, overwrite_existing: bool = False, num_processes: int = 8,
-                       verify: bool = True) -> None:
+    def unpack_dataset(
+        folder: PathLike, overwrite_existing: bool = False, num_processes: int = 8, verify: bool = True
+    ) -> None:
         """Unpack every .npz to .npy files that can be memory-mapped."""
         tasks = [Task(Path(file).stem, _unpack, (file, overwrite_existing)) for file in subfiles(folder, ".npz")]
         collect(run_tasks(tasks, num_processes, description="Unpacking cases"))

@@ -25,18 +25,31 @@ from nnunet_lite.preprocessing.interpolation import (
 from nnunet_lite.preprocessing.label_resampling import TieRule, resample_label_map
 
 __all__ = [
-    "axis_operator", "compute_new_shape", "determine_do_sep_z_and_axis", "interpolation_plan", "no_resampling_hack",
-    "resample_data_or_seg_to_shape", "resample_image", "resample_torch_fornnunet",
+    "axis_operator",
+    "compute_new_shape",
+    "determine_do_sep_z_and_axis",
+    "interpolation_plan",
+    "no_resampling_hack",
+    "resample_data_or_seg_to_shape",
+    "resample_image",
+    "resample_torch_fornnunet",
 ]
 
 _Slice = NDArray[Any]
 _ORDER_OF_MODE = {"nearest": 0, "nearest-exact": 0, "linear": 1, "bilinear": 1, "trilinear": 1}
 
 
-def resample_data_or_seg_to_shape(data: Any, new_shape: Sequence[int], current_spacing: Sequence[float],
-                                  new_spacing: Sequence[float], is_seg: bool = False, order: int = 3,
-                                  order_z: int = 0, force_separate_z: bool | None = False,
-                                  separate_z_anisotropy_threshold: float = ANISO_THRESHOLD) -> NDArray[Any]:
+def resample_data_or_seg_to_shape(
+    data: Any,
+    new_shape: Sequence[int],
+    current_spacing: Sequence[float],
+    new_spacing: Sequence[float],
+    is_seg: bool = False,
+    order: int = 3,
+    order_z: int = 0,
+    force_separate_z: bool | None = False,
+    separate_z_anisotropy_threshold: float = ANISO_THRESHOLD,
+) -> NDArray[Any]:
     """Resize an image or label map with splines (nnU-Net v2 2.8.1 behaviour, its default in plans).
 
     Args:
@@ -53,19 +66,35 @@ def resample_data_or_seg_to_shape(data: Any, new_shape: Sequence[int], current_s
         where an axis is treated apart.
     """
     array = _to_numpy(data)
-    plan = interpolation_plan(array.shape[1:], new_shape, current_spacing, new_spacing, order, order_z,
-                              force_separate_z, separate_z_anisotropy_threshold)
+    plan = interpolation_plan(
+        array.shape[1:],
+        new_shape,
+        current_spacing,
+        new_spacing,
+        order,
+        order_z,
+        force_separate_z,
+        separate_z_anisotropy_threshold,
+    )
     if is_seg:
         return _each_channel(array, plan, lambda volume, out: resample_label_map(volume, plan, "nearest", out))
     return resample_image(array, plan)
 
 
-def resample_torch_fornnunet(data: Any, new_shape: Sequence[int], current_spacing: Sequence[float],
-                             new_spacing: Sequence[float], is_seg: bool = False, num_threads: int = 4,
-                             device: object = None, memefficient_seg_resampling: bool = False,
-                             force_separate_z: bool | None = None,
-                             separate_z_anisotropy_threshold: float = ANISO_THRESHOLD, mode: str = "linear",
-                             aniso_axis_mode: str = "nearest-exact") -> Any:
+def resample_torch_fornnunet(
+    data: Any,
+    new_shape: Sequence[int],
+    current_spacing: Sequence[float],
+    new_spacing: Sequence[float],
+    is_seg: bool = False,
+    num_threads: int = 4,
+    device: object = None,
+    memefficient_seg_resampling: bool = False,
+    force_separate_z: bool | None = None,
+    separate_z_anisotropy_threshold: float = ANISO_THRESHOLD,
+    mode: str = "linear",
+    aniso_axis_mode: str = "nearest-exact",
+) -> Any:
     """Linear resizing under the name of upstream's torch variant, for plans that ask for it (spec 01, 7.6b).
 
     Takes and returns numpy arrays or torch tensors (c, x, y, z); tensors come back on their device. `num_threads` and
@@ -76,13 +105,23 @@ def resample_torch_fornnunet(data: Any, new_shape: Sequence[int], current_spacin
     """
     for name in (mode, aniso_axis_mode):
         if name not in _ORDER_OF_MODE:
-            raise ArgumentError(f"resample_torch_fornnunet: mode {name!r} is not known; expected one of "
-                                f"{', '.join(_ORDER_OF_MODE)}; correct resampling_fn_*_kwargs in the plans")
+            raise ArgumentError(
+                f"resample_torch_fornnunet: mode {name!r} is not known; expected one of "
+                f"{', '.join(_ORDER_OF_MODE)}; correct resampling_fn_*_kwargs in the plans"
+            )
     if tuple(data.shape[1:]) == tuple(int(n) for n in new_shape):
         return data
     array = _to_numpy(data)
-    plan = interpolation_plan(array.shape[1:], new_shape, current_spacing, new_spacing, _ORDER_OF_MODE[mode],
-                              _ORDER_OF_MODE[aniso_axis_mode], force_separate_z, separate_z_anisotropy_threshold)
+    plan = interpolation_plan(
+        array.shape[1:],
+        new_shape,
+        current_spacing,
+        new_spacing,
+        _ORDER_OF_MODE[mode],
+        _ORDER_OF_MODE[aniso_axis_mode],
+        force_separate_z,
+        separate_z_anisotropy_threshold,
+    )
     if is_seg:
         rule: TieRule = "majority" if memefficient_seg_resampling else "smallest"
         array = array.astype(np.int8 if array.max() < 127 else np.int16, copy=False)
@@ -97,8 +136,9 @@ def resample_torch_fornnunet(data: Any, new_shape: Sequence[int], current_spacin
     return tensor.char() if result.dtype == np.int8 else tensor.short()
 
 
-def no_resampling_hack(data: Any, new_shape: Sequence[int], current_spacing: Sequence[float],
-                       new_spacing: Sequence[float]) -> Any:
+def no_resampling_hack(
+    data: Any, new_shape: Sequence[int], current_spacing: Sequence[float], new_spacing: Sequence[float]
+) -> Any:
     """Return the data as it is, whatever shape is asked for (plans of the noResampling planner)."""
     return data
 
@@ -111,8 +151,9 @@ def resample_image(data: NDArray[Any], plan: InterpolationPlan) -> NDArray[Any]:
     return _each_channel(data, plan, lambda volume, out: _resample_channel(volume, plan, out))
 
 
-def _each_channel(data: NDArray[Any], plan: InterpolationPlan,
-                  resize: Callable[[NDArray[Any], NDArray[Any]], None]) -> NDArray[Any]:
+def _each_channel(
+    data: NDArray[Any], plan: InterpolationPlan, resize: Callable[[NDArray[Any], NDArray[Any]], None]
+) -> NDArray[Any]:
     if plan.is_identity:
         return data
     result: NDArray[Any] = np.empty((data.shape[0], *(axis.size_out for axis in plan.axes)), data.dtype)
@@ -169,19 +210,18 @@ def _selected_slices(source: NDArray[Any], across: AxisMap, resize: Callable[[_S
 def _across_slices(source: NDArray[Any], across: AxisMap) -> Iterator[_Slice]:
     """Interpolated slices along the leading axis, computed block by block."""
     for block in across.blocks:
-        slab = _working(source[block.in_start:block.in_stop])
+        slab = _working(source[block.in_start : block.in_stop])
         yield from (block.matrix @ slab.reshape(len(slab), -1)).reshape(-1, *slab.shape[1:])
 
 
-def _across_slices_of(source: NDArray[Any], across: AxisMap,
-                      resize: Callable[[_Slice], _Slice]) -> Iterator[_Slice]:
+def _across_slices_of(source: NDArray[Any], across: AxisMap, resize: Callable[[_Slice], _Slice]) -> Iterator[_Slice]:
     """As `_across_slices` of the resized slices; a window of these is kept from one block to the next."""
     window: list[_Slice] = []
     start = 0
     for block in across.blocks:
-        del window[:block.in_start - start]
+        del window[: block.in_start - start]
         start = block.in_start
-        window.extend(resize(plane) for plane in source[start + len(window):block.in_stop])
+        window.extend(resize(plane) for plane in source[start + len(window) : block.in_stop])
         slab = np.stack(window)
         yield from (block.matrix @ slab.reshape(len(slab), -1)).reshape(-1, *slab.shape[1:])
 
@@ -199,7 +239,7 @@ def _resize_rows(plane: _Slice, axis: AxisMap) -> _Slice:
         return plane if axis.mode == "identity" else plane[axis.index]
     result: _Slice = np.empty((axis.size_out, plane.shape[1]), plane.dtype)
     for block in axis.blocks:
-        np.matmul(block.matrix, plane[block.in_start:block.in_stop], out=result[block.out_start:block.out_stop])
+        np.matmul(block.matrix, plane[block.in_start : block.in_stop], out=result[block.out_start : block.out_stop])
     return result
 
 
@@ -208,6 +248,7 @@ def _resize_columns(plane: _Slice, axis: AxisMap) -> _Slice:
         return plane if axis.mode == "identity" else plane[:, axis.index]
     result: _Slice = np.empty((plane.shape[0], axis.size_out), plane.dtype)
     for block in axis.blocks:
-        np.matmul(plane[:, block.in_start:block.in_stop], block.matrix.T,
-                  out=result[:, block.out_start:block.out_stop])
+        np.matmul(
+            plane[:, block.in_start : block.in_stop], block.matrix.T, out=result[:, block.out_start : block.out_stop]
+        )
     return result

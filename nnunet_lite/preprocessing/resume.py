@@ -24,8 +24,17 @@ _OUTPUTS = (".b2nd", "_seg.b2nd", ".pkl")
 _SAVE_EVERY = 2.0  # seconds; what was finished since is done again after a kill -9
 _SMALL_FILE = 2 * 2**20  # bytes on disk below which the header is not worth reading
 _WORKER_BASE = 200 * 2**20  # bytes of interpreter and libraries
-_PLAN_KEYS = ("spacing", "patch_size", "normalization_schemes", "use_mask_for_norm", "preprocessor_name",
-              "resampling_fn_data", "resampling_fn_data_kwargs", "resampling_fn_seg", "resampling_fn_seg_kwargs")
+_PLAN_KEYS = (
+    "spacing",
+    "patch_size",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "preprocessor_name",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
+)
 
 
 class FinishedCases:
@@ -44,15 +53,19 @@ class FinishedCases:
     def __enter__(self) -> FinishedCases:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._save()
 
     def has(self, identifier: str, signature: str) -> bool:
         """Whether the case is stored completely and was made from what `signature` stands for."""
         entry = self._cases.get(identifier)
-        return (isinstance(entry, dict) and entry.get("signature") == signature
-                and entry.get("bytes") == self._sizes(identifier))
+        return (
+            isinstance(entry, dict)
+            and entry.get("signature") == signature
+            and entry.get("bytes") == self._sizes(identifier)
+        )
 
     def add(self, identifier: str, signature: str) -> None:
         """Note a case as finished."""
@@ -92,12 +105,16 @@ def _identifier(file_name: str) -> str | None:
     """The case a file of the configuration folder belongs to, or None for a file of another kind."""
     for ending in _ENDINGS:
         if file_name.endswith(ending):
-            return file_name[:-len(ending)]
+            return file_name[: -len(ending)]
     return None
 
 
-def case_signature(files: Sequence[str], plans_manager: PlansManager, configuration_manager: ConfigurationManager,
-                   dataset_json: Mapping[str, Any]) -> str:
+def case_signature(
+    files: Sequence[str],
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    dataset_json: Mapping[str, Any],
+) -> str:
     """Stands for all that a preprocessed case depends on: its files by name, size and time, and the plans' content.
 
     Raises:
@@ -120,8 +137,9 @@ def case_signature(files: Sequence[str], plans_manager: PlansManager, configurat
     return hashlib.sha256(json.dumps(to_plain(content)).encode()).hexdigest()
 
 
-def estimate_memory(images: Sequence[str], plans_manager: PlansManager,
-                    configuration_manager: ConfigurationManager) -> int:
+def estimate_memory(
+    images: Sequence[str], plans_manager: PlansManager, configuration_manager: ConfigurationManager
+) -> int:
     """Bytes a worker will hold at most while it preprocesses a case, from the image's header.
 
     Small files are not opened: reading two hundred headers would take longer than it helps.

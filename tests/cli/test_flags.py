@@ -25,57 +25,103 @@ TARGET_SPACING = ("-overwrite_target_spacing", "+", ["3", "1", "1"], ["3", "1", 
 CONFIGURATIONS = ("-c", "+", *_STRINGS, ["2d", "3d_fullres", "3d_lowres"])
 
 _PLANNING = [
-    ("-pl", None, *_STRING, "ExperimentPlanner"), ("-gpu_memory_target", None, *_FLOAT, None),
-    ("-preprocessor_name", None, *_STRING, "DefaultPreprocessor"), TARGET_SPACING,
+    ("-pl", None, *_STRING, "ExperimentPlanner"),
+    ("-gpu_memory_target", None, *_FLOAT, None),
+    ("-preprocessor_name", None, *_STRING, "DefaultPreprocessor"),
+    TARGET_SPACING,
     ("-overwrite_plans_name", None, *_STRING, None),
 ]
 _PREDICTION = [
-    ("-i", None, *_STRING, REQUIRED), ("-o", None, *_STRING, REQUIRED),
+    ("-i", None, *_STRING, REQUIRED),
+    ("-o", None, *_STRING, REQUIRED),
     ("-f", "+", ["0", "all"], ["0", "all"], [0, 1, 2, 3, 4]),
-    ("-step_size", None, *_FLOAT, 0.5), ("--disable_tta", FLAG), ("--verbose", FLAG), ("--save_probabilities", FLAG),
-    ("--continue_prediction", FLAG), ("-chk", None, *_STRING, "checkpoint_final.pth"), ("-npp", None, *_INT, 3),
-    ("-nps", None, *_INT, 3), ("-prev_stage_predictions", None, *_STRING, None),
-    ("-device", None, ["cpu"], "cpu", "cuda"), ("--disable_progress_bar", FLAG), ("--not_on_device", FLAG),
+    ("-step_size", None, *_FLOAT, 0.5),
+    ("--disable_tta", FLAG),
+    ("--verbose", FLAG),
+    ("--save_probabilities", FLAG),
+    ("--continue_prediction", FLAG),
+    ("-chk", None, *_STRING, "checkpoint_final.pth"),
+    ("-npp", None, *_INT, 3),
+    ("-nps", None, *_INT, 3),
+    ("-prev_stage_predictions", None, *_STRING, None),
+    ("-device", None, ["cpu"], "cpu", "cuda"),
+    ("--disable_progress_bar", FLAG),
+    ("--not_on_device", FLAG),
 ]
 _EVALUATION = [
-    ("gt_folder", None, *_STRING, REQUIRED), ("pred_folder", None, *_STRING, REQUIRED), ("-o", None, *_STRING, None),
-    NP, ("--chill", FLAG),
+    ("gt_folder", None, *_STRING, REQUIRED),
+    ("pred_folder", None, *_STRING, REQUIRED),
+    ("-o", None, *_STRING, None),
+    NP,
+    ("--chill", FLAG),
 ]
 
 UPSTREAM: dict[str, list[tuple[Any, ...]]] = {
     "planning:extract_fingerprint_entry": [
-        DATASETS, ("-fpe", None, *_STRING, "DatasetFingerprintExtractor"), NP, ("--verify_dataset_integrity", FLAG),
-        ("--clean", FLAG), ("--verbose", FLAG), ("--no_pbar", FLAG),
+        DATASETS,
+        ("-fpe", None, *_STRING, "DatasetFingerprintExtractor"),
+        NP,
+        ("--verify_dataset_integrity", FLAG),
+        ("--clean", FLAG),
+        ("--verbose", FLAG),
+        ("--no_pbar", FLAG),
     ],
     "planning:plan_experiment_entry": [DATASETS, *_PLANNING],
     "planning:preprocess_entry": [
-        DATASETS, ("-plans_name", None, *_STRING, "nnUNetPlans"), CONFIGURATIONS, ("-np", "+", *_INTS, None),
-        ("--verbose", FLAG), ("--no_pbar", FLAG),
+        DATASETS,
+        ("-plans_name", None, *_STRING, "nnUNetPlans"),
+        CONFIGURATIONS,
+        ("-np", "+", *_INTS, None),
+        ("--verbose", FLAG),
+        ("--no_pbar", FLAG),
     ],
     "planning:plan_and_preprocess_entry": [
-        DATASETS, ("-fpe", None, *_STRING, "DatasetFingerprintExtractor"), ("-npfp", None, *_INT, 8),
-        ("--verify_dataset_integrity", FLAG), ("--no_pp", FLAG), ("--clean", FLAG), *_PLANNING, CONFIGURATIONS,
-        ("-np", "+", *_INTS, None), ("--verbose", FLAG), ("--no_pbar", FLAG),
+        DATASETS,
+        ("-fpe", None, *_STRING, "DatasetFingerprintExtractor"),
+        ("-npfp", None, *_INT, 8),
+        ("--verify_dataset_integrity", FLAG),
+        ("--no_pp", FLAG),
+        ("--clean", FLAG),
+        *_PLANNING,
+        CONFIGURATIONS,
+        ("-np", "+", *_INTS, None),
+        ("--verbose", FLAG),
+        ("--no_pbar", FLAG),
     ],
     "training:train_entry": [
-        ("dataset_name_or_id", None, *_STRING, REQUIRED), ("configuration", None, *_STRING, REQUIRED),
-        ("fold", None, ["all"], "all", REQUIRED), ("-tr", None, *_STRING, "nnUNetTrainer"),
-        ("-p", None, *_STRING, "nnUNetPlans"), ("-pretrained_weights", None, *_STRING, None),
-        ("-num_gpus", None, *_INT, 1), ("--npz", FLAG), ("--c", FLAG),
-        ("--val", FLAG), ("--val_best", FLAG), ("--disable_checkpointing", FLAG),
+        ("dataset_name_or_id", None, *_STRING, REQUIRED),
+        ("configuration", None, *_STRING, REQUIRED),
+        ("fold", None, ["all"], "all", REQUIRED),
+        ("-tr", None, *_STRING, "nnUNetTrainer"),
+        ("-p", None, *_STRING, "nnUNetPlans"),
+        ("-pretrained_weights", None, *_STRING, None),
+        ("-num_gpus", None, *_INT, 1),
+        ("--npz", FLAG),
+        ("--c", FLAG),
+        ("--val", FLAG),
+        ("--val_best", FLAG),
+        ("--disable_checkpointing", FLAG),
         ("-device", None, ["cpu"], "cpu", "cuda"),
     ],
     "inference:predict_entry": [
-        *_PREDICTION, ("-d", None, ["4"], 4, REQUIRED), ("-p", None, *_STRING, "nnUNetPlans"),
-        ("-tr", None, *_STRING, "nnUNetTrainer"), ("-c", None, *_STRING, REQUIRED), ("-num_parts", None, *_INT, 1),
+        *_PREDICTION,
+        ("-d", None, ["4"], 4, REQUIRED),
+        ("-p", None, *_STRING, "nnUNetPlans"),
+        ("-tr", None, *_STRING, "nnUNetTrainer"),
+        ("-c", None, *_STRING, REQUIRED),
+        ("-num_parts", None, *_INT, 1),
         ("-part_id", None, *_INT, 0),
     ],
     "inference:predict_from_modelfolder_entry": [*_PREDICTION, ("-m", None, *_STRING, REQUIRED)],
     "evaluation:evaluate_folder_entry": [
-        *_EVALUATION, ("-djfile", None, *_STRING, REQUIRED), ("-pfile", None, *_STRING, REQUIRED),
+        *_EVALUATION,
+        ("-djfile", None, *_STRING, REQUIRED),
+        ("-pfile", None, *_STRING, REQUIRED),
     ],
     "evaluation:evaluate_simple_entry": [
-        *_EVALUATION, ("-l", "+", *_INTS, REQUIRED), ("-il", None, *_INT, None),
+        *_EVALUATION,
+        ("-l", "+", *_INTS, REQUIRED),
+        ("-il", None, *_INT, None),
     ],
 }
 
@@ -91,8 +137,11 @@ OURS: dict[str, set[str]] = {  # long flags whose defaults change nothing
     "evaluation:evaluate_simple_entry": set(),
 }
 NEUTRAL = (None, False, "auto")
-ROWS = [pytest.param(command, row, id=f"{command.split(':')[1]} {row[0]}")
-        for command, rows in UPSTREAM.items() for row in rows]
+ROWS = [
+    pytest.param(command, row, id=f"{command.split(':')[1]} {row[0]}")
+    for command, rows in UPSTREAM.items()
+    for row in rows
+]
 
 
 class _Caught(Exception):
@@ -109,8 +158,10 @@ def parser_of(monkeypatch):
         module, name = command.split(":")
         entry = getattr(importlib.import_module(f"nnunet_lite.cli.{module}"), name)
         with monkeypatch.context() as patch:
+
             def catch(self, *_):
                 raise _Caught(self)
+
             patch.setattr(argparse.ArgumentParser, "parse_args", catch)
             with pytest.raises(_Caught) as caught:
                 entry([])
@@ -175,9 +226,11 @@ def test_unambiguous_prefixes_are_accepted(command, parser_of):
 @pytest.mark.parametrize("command", [*UPSTREAM, "demo:demo_entry"])
 def test_help_needs_nothing_heavy(command):
     module, name = command.split(":")
-    code = (f"import sys\nfrom nnunet_lite.cli.{module} import {name}\n"
-            f"try:\n    {name}(['-h'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
-            "print('heavy:', *sorted({'numpy', 'torch', 'SimpleITK', 'scipy', 'nibabel'} & set(sys.modules)))")
+    code = (
+        f"import sys\nfrom nnunet_lite.cli.{module} import {name}\n"
+        f"try:\n    {name}(['-h'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print('heavy:', *sorted({'numpy', 'torch', 'SimpleITK', 'scipy', 'nibabel'} & set(sys.modules)))"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == "heavy:"
@@ -186,6 +239,9 @@ def test_help_needs_nothing_heavy(command):
 def test_every_script_of_the_project_is_in_the_tables():
     from importlib.metadata import entry_points
 
-    ours = {point.value.removeprefix("nnunet_lite.cli.") for point in entry_points(group="console_scripts")
-            if point.value.startswith("nnunet_lite.")}
+    ours = {
+        point.value.removeprefix("nnunet_lite.cli.")
+        for point in entry_points(group="console_scripts")
+        if point.value.startswith("nnunet_lite.")
+    }
     assert ours == {*UPSTREAM, "demo:demo_entry"}

@@ -50,8 +50,14 @@ def test_layout_on_disk(tmp_path):
     assert folder.name == DATASET_NAME
     assert load_json(folder / "dataset.json")["numTraining"] == 2
     names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.nii.gz"))
-    assert names == ["imagesTr/demo_000_0000.nii.gz", "imagesTr/demo_001_0000.nii.gz", "imagesTs/demo_002_0000.nii.gz",
-                     "labelsTr/demo_000.nii.gz", "labelsTr/demo_001.nii.gz", "labelsTs/demo_002.nii.gz"]
+    assert names == [
+        "imagesTr/demo_000_0000.nii.gz",
+        "imagesTr/demo_001_0000.nii.gz",
+        "imagesTs/demo_002_0000.nii.gz",
+        "labelsTr/demo_000.nii.gz",
+        "labelsTr/demo_001.nii.gz",
+        "labelsTs/demo_002.nii.gz",
+    ]
     image, label = (SimpleITK.ReadImage(str(folder / name)) for name in (names[0], names[3]))
     assert image.GetSize() == label.GetSize()
     np.testing.assert_allclose(image.GetSpacing(), make_case(1000, 0.5).spacing[::-1], rtol=1e-6)

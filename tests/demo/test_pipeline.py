@@ -41,8 +41,12 @@ def test_table_names_cases_structures_and_means():
     case = {"prediction_file": "somewhere/demo_012.nii.gz", "metrics": metrics}
     table = format_table({"metric_per_case": [case], "mean": metrics, "foreground_mean": {"Dice": 0.91234}})
     rows = [line.split() for line in table.splitlines() if line]
-    assert rows == [["Dice", "organ", "core"], ["demo_012", "0.900", "nan"], ["mean", "0.900", "nan"],
-                    ["mean", "foreground", "Dice", "0.912"]]
+    assert rows == [
+        ["Dice", "organ", "core"],
+        ["demo_012", "0.900", "nan"],
+        ["mean", "0.900", "nan"],
+        ["mean", "foreground", "Dice", "0.912"],
+    ]
 
 
 def test_a_device_that_is_not_here_is_one_line(tmp_path, capsys):

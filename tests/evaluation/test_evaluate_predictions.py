@@ -42,8 +42,9 @@ def folders(tmp_path):
 
 
 def _documents(folder, labels, **more):
-    (folder / "dataset.json").write_text(json.dumps(
-        {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 2, "file_ending": ".nii.gz", **more}))
+    (folder / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 2, "file_ending": ".nii.gz", **more})
+    )
     (folder / "plans.json").write_text(json.dumps(PLANS))
     return folder / "dataset.json", folder / "plans.json"
 
@@ -52,7 +53,9 @@ def _documents(folder, labels, **more):
 def test_all_cases_in_order_and_nothing_written_unasked(folders, processes):
     results = compute_metrics_on_folder(*folders, None, SimpleITKIO(), ".nii.gz", [1, 2], num_processes=processes)
     assert [case["prediction_file"] for case in results["metric_per_case"]] == [
-        str(folders[1] / "a.nii.gz"), str(folders[1] / "b.nii.gz")]
+        str(folders[1] / "a.nii.gz"),
+        str(folders[1] / "b.nii.gz"),
+    ]
     assert results["mean"][1]["Dice"] == 1 / 3
     assert not (folders[1] / "summary.json").exists()
 
@@ -161,17 +164,25 @@ def test_commands(folders, tmp_path, capsys):
 
 
 def test_evaluation_imports_no_torch(folders):
-    code = ("import sys; from nnunet_lite.cli.evaluation import evaluate_simple_entry as e; "
-            f"assert e([{str(folders[0])!r}, {str(folders[1])!r}, '-l', '1', '-np', '0']) == 0; "
-            "assert 'torch' not in sys.modules and 'skimage' not in sys.modules")
+    code = (
+        "import sys; from nnunet_lite.cli.evaluation import evaluate_simple_entry as e; "
+        f"assert e([{str(folders[0])!r}, {str(folders[1])!r}, '-l', '1', '-np', '0']) == 0; "
+        "assert 'torch' not in sys.modules and 'skimage' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", ["Dataset004_Hippocampus", "Dataset900_Torso"])
 def test_same_summary_as_upstream(goldens, tmp_path, name):
     folder = goldens / name / "eval"
-    compute_metrics_on_folder2(folder / "gt", folder / "preds", goldens / name / "dataset.json",
-                               goldens / name / "nnUNetPlans.json", tmp_path / "summary.json", num_processes=2)
+    compute_metrics_on_folder2(
+        folder / "gt",
+        folder / "preds",
+        goldens / name / "dataset.json",
+        goldens / name / "nnUNetPlans.json",
+        tmp_path / "summary.json",
+        num_processes=2,
+    )
     ours, theirs = (json.loads((place / "summary.json").read_text()) for place in (tmp_path, folder))
     for case in (*ours["metric_per_case"], *theirs["metric_per_case"]):
         for key in ("prediction_file", "reference_file"):

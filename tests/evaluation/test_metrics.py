@@ -35,10 +35,18 @@ def test_golden_facts(case, entry, ignore, counts, sizes, dice, iou, dtype):
     np.testing.assert_equal((found["Dice"], found["IoU"]), (dice, iou))
 
 
-@pytest.mark.parametrize(("low", "high", "dtype"), [
-    (0, 25, np.uint8), (0, 256, np.uint8), (-1, 5, np.int16), (0, 3000, np.uint16), (-2**40, 2**40, np.int64),
-    (5, 9, np.int32), (0, 60000, np.uint16),
-])
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [
+        (0, 25, np.uint8),
+        (0, 256, np.uint8),
+        (-1, 5, np.int16),
+        (0, 3000, np.uint16),
+        (-(2**40), 2**40, np.int64),
+        (5, 9, np.int32),
+        (0, 60000, np.uint16),
+    ],
+)
 def test_histogram_counts_every_pair_of_values(low, high, dtype):
     generator = np.random.default_rng(0)
     values = np.unique(generator.integers(low, high, 12)).astype(dtype)
@@ -84,11 +92,14 @@ def test_shapes_that_differ_are_named():
         compute_metrics("ref", "pred", reader, [1])
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({}, None),
-    ({"spacing": [1, 1, 2.5]}, "spacing (1, 1, 2.5), its reference (1, 1, 2)"),
-    ({"sitk_stuff": {"origin": (0, 0, 7)}}, "origin (0, 0, 7), its reference (0, 0, 0)"),
-])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, None),
+        ({"spacing": [1, 1, 2.5]}, "spacing (1, 1, 2.5), its reference (1, 1, 2)"),
+        ({"sitk_stuff": {"origin": (0, 0, 7)}}, "origin (0, 0, 7), its reference (0, 0, 0)"),
+    ],
+)
 def test_another_place_in_the_world_is_noted(changed, message):
     properties = {"spacing": [1, 1, 2], "sitk_stuff": {"origin": (0, 0, 0)}}
     image = np.ones((1, 2, 2, 2), int)

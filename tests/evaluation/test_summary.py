@@ -26,31 +26,53 @@ def _summary(classes, ignore_label=None):
     cases = []
     for name, pair in (("a", A), ("b", B)):
         histogram = joint_histogram(*pair)
-        cases.append({"metrics": {entry: class_metrics(histogram, entry, ignore_label) for entry in classes},
-                      "reference_file": f"ref/{name}", "prediction_file": f"pred/{name}"})
+        cases.append(
+            {
+                "metrics": {entry: class_metrics(histogram, entry, ignore_label) for entry in classes},
+                "reference_file": f"ref/{name}",
+                "prediction_file": f"pred/{name}",
+            }
+        )
     return summarize(cases, classes)
 
 
 def test_golden_means_of_labels():
     found = _summary([1, 2, 4])
-    np.testing.assert_equal(found["mean"][1], {
-        "Dice": 1 / 3, "IoU": 0.25, "TP": 1.0, "FP": 1.0, "FN": 1.0, "TN": 5.0, "n_pred": 2.0, "n_ref": 2.0})
-    np.testing.assert_equal(found["mean"][2], {
-        "Dice": 2 / 3, "IoU": 0.5, "TP": 0.5, "FP": 0.5, "FN": 0.0, "TN": 7.0, "n_pred": 1.0, "n_ref": 0.5})
+    np.testing.assert_equal(
+        found["mean"][1],
+        {"Dice": 1 / 3, "IoU": 0.25, "TP": 1.0, "FP": 1.0, "FN": 1.0, "TN": 5.0, "n_pred": 2.0, "n_ref": 2.0},
+    )
+    np.testing.assert_equal(
+        found["mean"][2],
+        {"Dice": 2 / 3, "IoU": 0.5, "TP": 0.5, "FP": 0.5, "FN": 0.0, "TN": 7.0, "n_pred": 1.0, "n_ref": 0.5},
+    )
     assert math.isnan(found["mean"][4]["Dice"]) and found["mean"][4]["TN"] == 8.0
-    np.testing.assert_equal(found["foreground_mean"], {
-        "Dice": math.nan, "IoU": math.nan, "FN": 1 / 3, "FP": 0.5, "TN": 6.666666666666667, "TP": 0.5, "n_pred": 1.0,
-        "n_ref": 2.5 / 3})
+    np.testing.assert_equal(
+        found["foreground_mean"],
+        {
+            "Dice": math.nan,
+            "IoU": math.nan,
+            "FN": 1 / 3,
+            "FP": 0.5,
+            "TN": 6.666666666666667,
+            "TP": 0.5,
+            "n_pred": 1.0,
+            "n_ref": 2.5 / 3,
+        },
+    )
 
 
 def test_golden_means_of_regions_with_ignore_label():
     found = _summary([(1, 2), 2], ignore_label=3)
     np.testing.assert_allclose(
         [found["mean"][(1, 2)][name] for name in ("Dice", "IoU", "FP", "TP", "FN", "TN", "n_pred", "n_ref")],
-        [4 / 9, 0.4, 1, 2, 0.5, 4, 3, 2.5], rtol=1e-15)
+        [4 / 9, 0.4, 1, 2, 0.5, 4, 3, 2.5],
+        rtol=1e-15,
+    )
     assert (found["mean"][2]["Dice"], found["mean"][2]["TN"]) == (2 / 3, 6.5)
-    np.testing.assert_allclose([found["foreground_mean"]["Dice"], found["foreground_mean"]["IoU"]], [5 / 9, 0.45],
-                               rtol=1e-15)
+    np.testing.assert_allclose(
+        [found["foreground_mean"]["Dice"], found["foreground_mean"]["IoU"]], [5 / 9, 0.45], rtol=1e-15
+    )
 
 
 def test_label_zero_is_averaged_but_no_foreground():

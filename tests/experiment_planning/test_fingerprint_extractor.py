@@ -97,12 +97,15 @@ def test_fingerprint_of_upstream_is_loaded(nnunet_folders, caplog):
 
 
 @pytest.mark.parametrize("check", [False, True])
-@pytest.mark.parametrize(("break_it", "message"), [
-    (lambda f: (f / "imagesTr/case_01_0000.nii.gz").write_bytes(b"\x1f\x8b12"), "case_01_0000.nii.gz"),
-    (lambda f: rewrite(f / "imagesTr/case_01_0000.nii.gz", lambda a: np.where(a > 100, np.nan, a)), "NaN"),
-    (lambda f: rewrite(f / "labelsTr/case_01.nii.gz", lambda a: a[:-1]), "shape"),
-    (lambda f: (f / "labelsTr/case_01.nii.gz").unlink(), "no label map"),
-])
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: (f / "imagesTr/case_01_0000.nii.gz").write_bytes(b"\x1f\x8b12"), "case_01_0000.nii.gz"),
+        (lambda f: rewrite(f / "imagesTr/case_01_0000.nii.gz", lambda a: np.where(a > 100, np.nan, a)), "NaN"),
+        (lambda f: rewrite(f / "labelsTr/case_01.nii.gz", lambda a: a[:-1]), "shape"),
+        (lambda f: (f / "labelsTr/case_01.nii.gz").unlink(), "no label map"),
+    ],
+)
 def test_broken_case_is_one_line_and_nothing_is_written(nnunet_folders, break_it, message, check):
     folder = make_dataset(nnunet_folders.raw, n=2, shape=(6, 8, 7))
     break_it(folder)

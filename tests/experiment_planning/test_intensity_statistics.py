@@ -13,8 +13,15 @@ def sampled(cases: list[np.ndarray], number: int) -> dict[str, float]:
     """What upstream does, with `number` samples per case."""
     pool = np.concatenate([case[np.random.RandomState(1234).randint(0, len(case), number)] for case in cases])
     low, median, high = np.percentile(pool, [0.5, 50, 99.5])
-    return {"max": pool.max(), "mean": pool.mean(dtype=float), "median": median, "min": pool.min(),
-            "percentile_00_5": low, "percentile_99_5": high, "std": pool.std(dtype=float)}
+    return {
+        "max": pool.max(),
+        "mean": pool.mean(dtype=float),
+        "median": median,
+        "min": pool.min(),
+        "percentile_00_5": low,
+        "percentile_99_5": high,
+        "std": pool.std(dtype=float),
+    }
 
 
 @pytest.mark.parametrize("size", [4096, 10**6])
@@ -43,7 +50,14 @@ def test_merging_moves_percentiles_by_less_than_two_hundredths_of_a_percent():
 def test_a_single_value_and_cases_without_foreground():
     none, one = summarize(np.empty(0, np.float32), 100), summarize(np.full(7, 3, np.float32), 100)
     assert pooled_properties([none, one]) == {
-        "max": 3, "mean": 3, "median": 3, "min": 3, "percentile_00_5": 3, "percentile_99_5": 3, "std": 0}
+        "max": 3,
+        "mean": 3,
+        "median": 3,
+        "min": 3,
+        "percentile_00_5": 3,
+        "percentile_99_5": 3,
+        "std": 0,
+    }
     with pytest.raises(DatasetError, match="foreground"):
         pooled_properties([none, none])
 

@@ -70,9 +70,7 @@ def test_patches_tried(
     ("spacing", "median"),
     [((1, 1, 1), (300, 300, 300)), ((5, 1, 1), (20, 320, 320)), ((1, 1), (40, 40)), ((3, 1), (12, 9))],
 )
-def test_shrinking_stops_at_a_patch_that_still_works(
-    spacing: tuple[float, ...], median: tuple[float, ...]
-) -> None:
+def test_shrinking_stops_at_a_patch_that_still_works(spacing: tuple[float, ...], median: tuple[float, ...]) -> None:
     topology = find_patch_size(spacing, median, lambda _: False)
     assert min(topology.patch_size) >= 1
     assert topology.n_stages >= 2

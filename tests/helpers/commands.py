@@ -58,14 +58,20 @@ def start(command: str, *arguments: object) -> subprocess.Popen[str]:
     """Start a command as a process of its own, output to a pipe."""
     module, function = ENTRIES[command].split(":")
     code = f"import sys; from nnunet_lite.cli.{module} import {function}; sys.exit({function}(sys.argv[1:]))"
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=dict(os.environ), text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=dict(os.environ),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def files_below(*folders: Path) -> dict[str, int]:
     """Every file below the folders and its size."""
-    return {str(path): path.stat().st_size for folder in folders for path in sorted(folder.rglob("*"))
-            if path.is_file()}
+    return {
+        str(path): path.stat().st_size for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def half_written(folder: Path) -> list[str]:

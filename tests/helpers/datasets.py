@@ -25,8 +25,9 @@ def write_image(path: Path, array: np.ndarray, spacing: Sequence[float]) -> None
     sitk.WriteImage(image, str(path), True)
 
 
-def make_case(shape: Sequence[int], num_channels: int, values: Sequence[int],
-              rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def make_case(
+    shape: Sequence[int], num_channels: int, values: Sequence[int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Images (c, ...) float32 in 0 ... 255 and labels (...) uint8: for each value an ellipsoid inside the last one."""
     grid = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     center = rng.uniform(-0.15, 0.15, len(shape))
@@ -36,16 +37,30 @@ def make_case(shape: Sequence[int], num_channels: int, values: Sequence[int],
     for value, edge in zip(values, np.linspace(0.7, 0.25, len(values)), strict=True):
         seg[radius < edge] = value
     steps = 120 * seg.astype(np.float32) / max(1, max(values, default=1))
-    images = np.stack([60 + (steps if channel % 2 == 0 else 120 - steps) + rng.normal(0, 8, tuple(shape))
-                       for channel in range(num_channels)])
+    images = np.stack(
+        [
+            60 + (steps if channel % 2 == 0 else 120 - steps) + rng.normal(0, 8, tuple(shape))
+            for channel in range(num_channels)
+        ]
+    )
     return np.clip(images, 1, 255).astype(np.float32), seg
 
 
 def make_dataset(
-    raw_folder: Path | str, dataset_id: int = 901, name: str = "Tiny", n: int = 6,
-    shape: Sequence[int] = (16, 24, 20), spacing: Sequence[float] = (1.0, 1.0, 1.0), labels: Labels | None = None,
-    channels: Sequence[str] = ("MRI",), regions: bool = False, ignore: bool = False, file_ending: str = ".nii.gz",
-    seed: int = 0, n_test: int = 0, vary: int = 2,
+    raw_folder: Path | str,
+    dataset_id: int = 901,
+    name: str = "Tiny",
+    n: int = 6,
+    shape: Sequence[int] = (16, 24, 20),
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    labels: Labels | None = None,
+    channels: Sequence[str] = ("MRI",),
+    regions: bool = False,
+    ignore: bool = False,
+    file_ending: str = ".nii.gz",
+    seed: int = 0,
+    n_test: int = 0,
+    vary: int = 2,
 ) -> Path:
     """Write DatasetXXX_NAME with cases case_00 ... and return its folder.
 
@@ -62,8 +77,11 @@ def make_dataset(
         declared = {"background": 0, "whole": [1, 2], "core": 2}
     values = sorted({v for value in declared.values() for v in (value if isinstance(value, list) else [value]) if v})
     document: dict[str, Any] = {
-        "channel_names": {str(i): channel for i, channel in enumerate(channels)}, "labels": declared,
-        "numTraining": n, "file_ending": file_ending}
+        "channel_names": {str(i): channel for i, channel in enumerate(channels)},
+        "labels": declared,
+        "numTraining": n,
+        "file_ending": file_ending,
+    }
     if regions:
         document["regions_class_order"] = [1, 2]
     if ignore:
@@ -101,9 +119,17 @@ def make_fixture_a(raw_folder: Path | str, dataset_id: int = 11, name: str = "Ti
             values = np.where(inside, image, 0).astype(np.float32)
             write_image(folder / "imagesTr" / f"case_{index:02d}_{channel:04d}.nii.gz", values, spacing)
         write_image(folder / "labelsTr" / f"case_{index:02d}.nii.gz", seg, spacing)
-    (folder / "dataset.json").write_text(json.dumps({
-        "channel_names": {"0": "CT", "1": "T2"}, "labels": {"background": 0, "organ": 1, "lesion": 2},
-        "numTraining": 3, "file_ending": ".nii.gz"}, indent=4))
+    (folder / "dataset.json").write_text(
+        json.dumps(
+            {
+                "channel_names": {"0": "CT", "1": "T2"},
+                "labels": {"background": 0, "organ": 1, "lesion": 2},
+                "numTraining": 3,
+                "file_ending": ".nii.gz",
+            },
+            indent=4,
+        )
+    )
     return folder
 
 
@@ -117,7 +143,15 @@ def make_fixture_b(raw_folder: Path | str, dataset_id: int = 12, name: str = "Ti
         seg[20:40, 20:50] = 1
         write_image(folder / "imagesTr" / f"case_{index:02d}_0000.png", image, (1, 1))
         write_image(folder / "labelsTr" / f"case_{index:02d}.png", seg, (1, 1))
-    (folder / "dataset.json").write_text(json.dumps({
-        "channel_names": {"0": "R", "1": "G", "2": "rgb_to_0_1"}, "labels": {"background": 0, "object": 1},
-        "numTraining": 4, "file_ending": ".png"}, indent=4))
+    (folder / "dataset.json").write_text(
+        json.dumps(
+            {
+                "channel_names": {"0": "R", "1": "G", "2": "rgb_to_0_1"},
+                "labels": {"background": 0, "object": 1},
+                "numTraining": 4,
+                "file_ending": ".png",
+            },
+            indent=4,
+        )
+    )
     return folder

@@ -20,9 +20,16 @@ from nnunet_lite.imageio.reader_writer_registry import (
 )
 
 WITHOUT_EXAMPLE = {
-    ".png": "NaturalImage2DIO", ".bmp": "NaturalImage2DIO", ".tif": "NaturalImage2DIO", ".tiff": "Tiff3DIO",
-    ".nii.gz": "SimpleITKIO", ".nii": "NibabelIO", ".nrrd": "SimpleITKIO", ".mha": "SimpleITKIO",
-    ".gipl": "SimpleITKIO", ".NII.GZ": "SimpleITKIO",
+    ".png": "NaturalImage2DIO",
+    ".bmp": "NaturalImage2DIO",
+    ".tif": "NaturalImage2DIO",
+    ".tiff": "Tiff3DIO",
+    ".nii.gz": "SimpleITKIO",
+    ".nii": "NibabelIO",
+    ".nrrd": "SimpleITKIO",
+    ".mha": "SimpleITKIO",
+    ".gipl": "SimpleITKIO",
+    ".NII.GZ": "SimpleITKIO",
 }
 
 
@@ -42,10 +49,15 @@ def test_table_agrees_with_the_classes(name, endings):
     assert find_reader_writer(name).supported_file_endings == endings
 
 
-@pytest.mark.parametrize(("shape", "photometric", "name"), [
-    ((5, 6, 7), "minisblack", "Tiff3DIO"), ((5, 6, 3), "minisblack", "Tiff3DIO"),
-    ((5, 6), "minisblack", "NaturalImage2DIO"), ((5, 6, 3), "rgb", "NaturalImage2DIO"),
-])
+@pytest.mark.parametrize(
+    ("shape", "photometric", "name"),
+    [
+        ((5, 6, 7), "minisblack", "Tiff3DIO"),
+        ((5, 6, 3), "minisblack", "Tiff3DIO"),
+        ((5, 6), "minisblack", "NaturalImage2DIO"),
+        ((5, 6, 3), "rgb", "NaturalImage2DIO"),
+    ],
+)
 def test_tif_is_decided_by_its_tags(tmp_path, shape, photometric, name):
     tifffile.imwrite(tmp_path / "a_0000.tif", np.zeros(shape, np.uint8), photometric=photometric)
     chosen = determine_reader_writer_from_file_ending(".tif", str(tmp_path / "a_0000.tif"))
@@ -100,7 +112,8 @@ def test_reader_of_ones_own_with_upstreams_methods_only(tmp_path, monkeypatch):
     np.save(tmp_path / "a_0000.npy", np.zeros((3, 4, 5)))
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
     reader = determine_reader_writer_from_dataset_json(
-        {"file_ending": ".npy", "overwrite_image_reader_writer": "NumpyIO"})()
+        {"file_ending": ".npy", "overwrite_image_reader_writer": "NumpyIO"}
+    )()
     assert reader.read_header(str(tmp_path / "a_0000.npy")) == ((1, 3, 4, 5), (1, 1, 1))
     assert reader.read_images_unaltered([str(tmp_path / "a_0000.npy")])[0].shape == (1, 3, 4, 5)
 

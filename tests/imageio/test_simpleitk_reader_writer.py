@@ -17,8 +17,9 @@ from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIO
 OBLIQUE = (0.0, -1.0, 0.0, 0.8, 0.0, -0.6, 0.6, 0.0, 0.8)
 
 
-def write(path: Path, array: np.ndarray, spacing=(0.7, 0.8, 2.5), origin=(3.0, -4.0, 5.5), direction=None,
-          vector=False) -> str:
+def write(
+    path: Path, array: np.ndarray, spacing=(0.7, 0.8, 2.5), origin=(3.0, -4.0, 5.5), direction=None, vector=False
+) -> str:
     image = sitk.GetImageFromArray(array, isVector=vector)
     dimension = image.GetDimension()
     image.SetSpacing((*spacing, 1.0)[:dimension])
@@ -39,8 +40,11 @@ def test_read_images_equals_simpleitk(tmp_path, ending, dtype):
     assert data.dtype == np.float32 and data.shape == (2, 3, 4, 5) and data.flags.writeable
     np.testing.assert_array_equal(data, np.stack([sitk.GetArrayFromImage(expected)] * 2).astype(np.float32))
     assert properties["spacing"] == list(expected.GetSpacing())[::-1]
-    assert properties["sitk_stuff"] == {"spacing": expected.GetSpacing(), "origin": expected.GetOrigin(),
-                                        "direction": expected.GetDirection()}
+    assert properties["sitk_stuff"] == {
+        "spacing": expected.GetSpacing(),
+        "origin": expected.GetOrigin(),
+        "direction": expected.GetDirection(),
+    }
     assert SimpleITKIO().read_header(file) == ((1, 3, 4, 5), tuple(properties["spacing"]))
 
 
@@ -129,8 +133,12 @@ def test_reorient_as_recorded(tmp_path):
 
 
 def test_reorient_several_channels_and_2d(tmp_path):
-    image = write(tmp_path / "v.mha", np.random.default_rng(0).random((2, 3, 4, 3)), vector=True,
-                  direction=(0, -1, 0, 1, 0, 0, 0, 0, 1))
+    image = write(
+        tmp_path / "v.mha",
+        np.random.default_rng(0).random((2, 3, 4, 3)),
+        vector=True,
+        direction=(0, -1, 0, 1, 0, 0, 0, 0, 1),
+    )
     reader = SimpleITKIOWithReorient()
     assert reader.read_images([image])[0].shape == (3, 2, 4, 3) == reader.read_header(image).shape
     flat = write(tmp_path / "f.mha", np.zeros((3, 4), np.uint8))

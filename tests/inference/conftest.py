@@ -21,8 +21,11 @@ def images(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
     folder.mkdir()
     random = np.random.default_rng(0)
-    for name, shape, spacing in (("a", (9, 10, 11), (1, 1, 1)), ("b", (5, 12, 8), (0.7, 0.8, 4)),
-                                 ("c", (8, 8, 8), (1, 1, 1))):
+    for name, shape, spacing in (
+        ("a", (9, 10, 11), (1, 1, 1)),
+        ("b", (5, 12, 8), (0.7, 0.8, 4)),
+        ("c", (8, 8, 8), (1, 1, 1)),
+    ):
         image = sitk.GetImageFromArray(random.normal(size=shape).astype(np.float32))
         image.SetSpacing(spacing)
         sitk.WriteImage(image, str(folder / f"{name}_0000.nii.gz"))

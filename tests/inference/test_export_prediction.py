@@ -26,16 +26,31 @@ LINEAR = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
 TORCH = {"is_seg": False, "force_separate_z": None, "memefficient_seg_resampling": False}
 
 
-def plans(spacing: list[float], transpose: tuple[int, ...] = (0, 1, 2), function: str = "resample_data_or_seg_to_shape",
-          arguments: dict[str, Any] = LINEAR) -> PlansManager:
-    return PlansManager({
-        "dataset_name": "Dataset001_X", "plans_name": "nnUNetPlans", "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": list(transpose), "transpose_backward": [transpose.index(axis) for axis in range(3)],
-        "label_manager": "LabelManager",
-        "configurations": {"c": {"spacing": spacing, "resampling_fn_probabilities": function,
-                                 "resampling_fn_probabilities_kwargs": arguments, "architecture": {},
-                                 "patch_size": [4, 4, 4]}},
-    })
+def plans(
+    spacing: list[float],
+    transpose: tuple[int, ...] = (0, 1, 2),
+    function: str = "resample_data_or_seg_to_shape",
+    arguments: dict[str, Any] = LINEAR,
+) -> PlansManager:
+    return PlansManager(
+        {
+            "dataset_name": "Dataset001_X",
+            "plans_name": "nnUNetPlans",
+            "image_reader_writer": "SimpleITKIO",
+            "transpose_forward": list(transpose),
+            "transpose_backward": [transpose.index(axis) for axis in range(3)],
+            "label_manager": "LabelManager",
+            "configurations": {
+                "c": {
+                    "spacing": spacing,
+                    "resampling_fn_probabilities": function,
+                    "resampling_fn_probabilities_kwargs": arguments,
+                    "architecture": {},
+                    "patch_size": [4, 4, 4],
+                }
+            },
+        }
+    )
 
 
 def labels_of(count: int) -> dict[str, Any]:
@@ -43,14 +58,20 @@ def labels_of(count: int) -> dict[str, Any]:
 
 
 def uncropped(shape: tuple[int, ...], spacing: list[float]) -> dict[str, Any]:
-    return {"spacing": spacing, "shape_before_cropping": shape, "bbox_used_for_cropping": [[0, n] for n in shape],
-            "shape_after_cropping_and_before_resampling": shape}
+    return {
+        "spacing": spacing,
+        "shape_before_cropping": shape,
+        "bbox_used_for_cropping": [[0, n] for n in shape],
+        "shape_after_cropping_and_before_resampling": shape,
+    }
 
 
-def convert(logits: Any, manager: PlansManager, dataset_json: dict[str, Any], properties: dict[str, Any],
-            **options: Any) -> Any:
+def convert(
+    logits: Any, manager: PlansManager, dataset_json: dict[str, Any], properties: dict[str, Any], **options: Any
+) -> Any:
     return convert_predicted_logits_to_segmentation_with_correct_shape(
-        logits, manager, manager.get_configuration("c"), manager.get_label_manager(dataset_json), properties, **options)
+        logits, manager, manager.get_configuration("c"), manager.get_label_manager(dataset_json), properties, **options
+    )
 
 
 def test_linear_interpolation_between_two_voxels():
@@ -72,9 +93,15 @@ def test_thick_slices_are_selected_others_interpolated(spacing, expected):
     assert np.log(probabilities[1, :, 0, 0] / probabilities[0, :, 0, 0]) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize(("size_in", "size_out", "index"), [
-    (2, 1, [1]), (4, 2, [1, 3]), (3, 2, [0, 2]), (5, 3, [0, 2, 4]),
-])
+@pytest.mark.parametrize(
+    ("size_in", "size_out", "index"),
+    [
+        (2, 1, [1]),
+        (4, 2, [1, 3]),
+        (3, 2, [0, 2]),
+        (5, 3, [0, 2, 4]),
+    ],
+)
 def test_index_of_selected_slices(size_in, size_out, index):
     labels = np.zeros((size_out, 2, 2), np.uint8)
     logits = torch.eye(size_in)[:, :, None, None].expand(-1, -1, 2, 2)
@@ -83,10 +110,18 @@ def test_index_of_selected_slices(size_in, size_out, index):
     assert labels[:, 0, 0].tolist() == index
 
 
-REGIONS = {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2],
-           "file_ending": ".nii.gz"}
-SPACINGS = [([1.0, 1, 1], [0.7, 1.2, 0.8]), ([4.0, 1, 1], [2.5, 0.8, 0.9]), ([1.0, 1, 5], [0.8, 0.8, 4.0]),
-            ([1.0, 4, 1], [1.3, 2.5, 0.8]), ([1.0, 1, 1], [1.0, 0.8, 1.0])]
+REGIONS = {
+    "labels": {"background": 0, "whole": [1, 2], "core": 2},
+    "regions_class_order": [1, 2],
+    "file_ending": ".nii.gz",
+}
+SPACINGS = [
+    ([1.0, 1, 1], [0.7, 1.2, 0.8]),
+    ([4.0, 1, 1], [2.5, 0.8, 0.9]),
+    ([1.0, 1, 5], [0.8, 0.8, 4.0]),
+    ([1.0, 4, 1], [1.3, 2.5, 0.8]),
+    ([1.0, 1, 1], [1.0, 0.8, 1.0]),
+]
 
 
 @pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
@@ -101,9 +136,12 @@ def test_same_as_resizing_everything_first(transpose, current, new, dataset_json
     logits = (3 * torch.randn((label_manager.num_segmentation_heads, *size), generator=generator)).to(dtype)
     shape = tuple(round(n * c / t) for n, c, t in zip(size, current, new, strict=True))
     before = (shape[0] + 2, shape[1] + 3, shape[2])
-    properties = {"spacing": [new[transpose.index(axis)] for axis in range(3)], "shape_before_cropping": before,
-                  "bbox_used_for_cropping": [[2, before[0]], [1, before[1] - 2], [0, before[2]]],
-                  "shape_after_cropping_and_before_resampling": shape}
+    properties = {
+        "spacing": [new[transpose.index(axis)] for axis in range(3)],
+        "shape_before_cropping": before,
+        "bbox_used_for_cropping": [[2, before[0]], [1, before[1] - 2], [0, before[2]]],
+        "shape_after_cropping_and_before_resampling": shape,
+    }
     resized = resample_data_or_seg_to_shape(logits.double().numpy(), shape, current, new, **LINEAR)
     resized = resized.astype(logits.numpy().dtype)
     backward = [transpose.index(axis) for axis in range(3)]
@@ -112,7 +150,8 @@ def test_same_as_resizing_everything_first(transpose, current, new, dataset_json
     expected[inside] = label_manager.convert_logits_to_segmentation(resized)
     inner = label_manager.apply_inference_nonlin(resized).numpy()
     expected_probabilities = label_manager.revert_cropping_on_probabilities(
-        inner, properties["bbox_used_for_cropping"], before).transpose([0, *(axis + 1 for axis in backward)])
+        inner, properties["bbox_used_for_cropping"], before
+    ).transpose([0, *(axis + 1 for axis in backward)])
 
     seg, probabilities = convert(logits, manager, dataset_json, properties, return_probabilities=True)
     assert seg.shape == tuple(before[axis] for axis in backward) == probabilities.shape[1:]
@@ -121,10 +160,14 @@ def test_same_as_resizing_everything_first(transpose, current, new, dataset_json
     assert np.array_equal(convert(logits, manager, dataset_json, properties, num_threads_torch=2), seg)
 
 
-@pytest.mark.parametrize(("function", "arguments"), [
-    ("resample_torch_fornnunet", TORCH), ("resample_data_or_seg_to_shape", {**LINEAR, "order": 0}),
-    ("resample_data_or_seg_to_shape", {**LINEAR, "order": 3}),
-])
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("resample_torch_fornnunet", TORCH),
+        ("resample_data_or_seg_to_shape", {**LINEAR, "order": 0}),
+        ("resample_data_or_seg_to_shape", {**LINEAR, "order": 3}),
+    ],
+)
 def test_other_resampling_functions(function, arguments):
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn((3, 6, 7, 8), generator=generator)
@@ -189,11 +232,15 @@ def test_wrong_number_of_heads_and_contradicting_properties():
 def case() -> tuple[torch.Tensor, PlansManager, dict[str, Any]]:
     logits = torch.randn((3, 8, 10, 5), generator=torch.Generator().manual_seed(3)).half()
     properties = {
-        "spacing": [0.5, 1.0, 1.0], "shape_before_cropping": (8, 12, 12),
+        "spacing": [0.5, 1.0, 1.0],
+        "shape_before_cropping": (8, 12, 12),
         "bbox_used_for_cropping": [[0, 8], [2, 12], [2, 12]],
         "shape_after_cropping_and_before_resampling": (8, 10, 10),
-        "sitk_stuff": {"spacing": (1.0, 1.0, 0.5), "origin": (1.0, 2.0, 3.0),
-                       "direction": (1.0, 0, 0, 0, 1, 0, 0, 0, 1)},
+        "sitk_stuff": {
+            "spacing": (1.0, 1.0, 0.5),
+            "origin": (1.0, 2.0, 3.0),
+            "direction": (1.0, 0, 0, 0, 1, 0, 0, 0, 1),
+        },
     }
     return logits, plans([1, 1, 1], (2, 1, 0)), properties
 
@@ -203,8 +250,15 @@ def test_files_of_a_case(tmp_path, case):
     sitk = pytest.importorskip("SimpleITK")
     configuration = manager.get_configuration("c")
     np.save(tmp_path / "logits.npy", logits.numpy())
-    export_prediction_from_logits(str(tmp_path / "logits.npy"), properties, configuration, manager, labels_of(3),
-                                  tmp_path / "out" / "case", save_probabilities=True)
+    export_prediction_from_logits(
+        str(tmp_path / "logits.npy"),
+        properties,
+        configuration,
+        manager,
+        labels_of(3),
+        tmp_path / "out" / "case",
+        save_probabilities=True,
+    )
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["case.nii.gz", "case.npz", "case.pkl"]
     assert not (tmp_path / "logits.npy").exists()
     with np.load(tmp_path / "out" / "case.npz") as archive:
@@ -225,8 +279,16 @@ def test_next_stage(tmp_path, case):
     configuration = manager.get_configuration("c")
     expected = resample_data_or_seg_to_shape(logits.numpy(), (12, 15, 7), [1, 1, 1], [1, 1, 1], **LINEAR).argmax(0)
     for dataset_class in (None, nnUNetDatasetNumpy):
-        resample_and_save(logits, (12, 15, 7), str(tmp_path / "case"), manager, configuration, properties,
-                          labels_of(3), dataset_class=dataset_class)
+        resample_and_save(
+            logits,
+            (12, 15, 7),
+            str(tmp_path / "case"),
+            manager,
+            configuration,
+            properties,
+            labels_of(3),
+            dataset_class=dataset_class,
+        )
     with np.load(tmp_path / "case.npz") as archive:
         assert archive["seg"].dtype == np.uint8 and np.mean(archive["seg"] != expected) < 2e-3
     assert (tmp_path / "case.b2nd").is_file()
@@ -243,6 +305,10 @@ def test_real_logits(goldens):
             logits = archive[archive.files[0]]
         expected = sitk.GetArrayFromImage(sitk.ReadImage(str(file).replace("_logits.npz", ".nii.gz")))
         seg = convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits, manager, manager.get_configuration("3d_fullres"), label_manager,
-            uncropped(expected.shape, [1.0, 1.0, 1.0]))
+            logits,
+            manager,
+            manager.get_configuration("3d_fullres"),
+            label_manager,
+            uncropped(expected.shape, [1.0, 1.0, 1.0]),
+        )
         assert np.array_equal(seg, expected)

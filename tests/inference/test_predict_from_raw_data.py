@@ -44,11 +44,24 @@ def test_files_of_a_folder(model, images, tmp_path):
     predictor = predictor_of(model, 0)
     assert predictor.predict_from_files(images, out) == [None] * 3
     assert sorted(file.name for file in out.iterdir()) == [
-        "a.nii.gz", "b.nii.gz", "c.nii.gz", "dataset.json", "plans.json", "predict_from_raw_data_args.json"]
+        "a.nii.gz",
+        "b.nii.gz",
+        "c.nii.gz",
+        "dataset.json",
+        "plans.json",
+        "predict_from_raw_data_args.json",
+    ]
     assert sorted(load_json(out / "predict_from_raw_data_args.json")) == [
-        "folder_with_segs_from_prev_stage", "list_of_lists_or_source_folder", "num_parts",
-        "num_processes_preprocessing", "num_processes_segmentation_export",
-        "output_folder_or_list_of_truncated_output_files", "overwrite", "part_id", "save_probabilities"]
+        "folder_with_segs_from_prev_stage",
+        "list_of_lists_or_source_folder",
+        "num_parts",
+        "num_processes_preprocessing",
+        "num_processes_segmentation_export",
+        "output_folder_or_list_of_truncated_output_files",
+        "overwrite",
+        "part_id",
+        "save_probabilities",
+    ]
     assert load_json(out / "plans.json") == load_json(model / "plans.json")
     assert list(load_json(out / "dataset.json")["labels"]) == ["background", "a", "b"]
     results = predictor.predict_from_files_sequential(images, None)
@@ -88,8 +101,15 @@ def test_ensemble_is_the_mean_of_logits(model):
 def test_network_without_parameters(model):
     loaded = predictor_of(model, 1)
     bare = nnUNetPredictor(device="cpu", allow_tqdm=False, use_mirroring=False)
-    bare.manual_initialization(loaded.network, loaded.plans_manager, loaded.configuration_manager, None,
-                               loaded.dataset_json, "nnUNetTrainer", None)
+    bare.manual_initialization(
+        loaded.network,
+        loaded.plans_manager,
+        loaded.configuration_manager,
+        None,
+        loaded.dataset_json,
+        "nnUNetTrainer",
+        None,
+    )
     data = torch.randn(1, 8, 8, 8)
     logits = bare.predict_logits_from_preprocessed_data(data)
     assert torch.equal(logits, loaded.predict_logits_from_preprocessed_data(data))
@@ -104,10 +124,10 @@ def test_arrays(model, images, tmp_path):
     assert properties == {"spacing": [4, 0.8, 0.7]}
     assert seg.shape == image.shape[1:] and probabilities.shape == (3, *seg.shape)
     assert np.array_equal(predictor.predict_from_files_sequential(images, None)[1], seg)
-    again, = predictor.predict_from_list_of_npy_arrays(image, None, properties, None, 0, False, 0)
+    (again,) = predictor.predict_from_list_of_npy_arrays(image, None, properties, None, 0, False, 0)
     assert np.array_equal(again, seg)
     items = predictor.get_data_iterator_from_raw_npy_data([image], None, [properties], None, 0)
-    (other, _), = predictor.predict_from_data_iterator(items, True, 0)
+    ((other, _),) = predictor.predict_from_data_iterator(items, True, 0)
     assert np.array_equal(other, seg)
     with pytest.raises(ArgumentError, match="2 images"):
         predictor.predict_from_list_of_npy_arrays([image, image], None, [properties], None)
@@ -116,8 +136,9 @@ def test_arrays(model, images, tmp_path):
 def test_parts_and_continuing(model, images, tmp_path):
     out = tmp_path / "out"
     predictor = predictor_of(model, 0)
-    predictor.predict_from_files(images, out, num_processes_preprocessing=0, num_processes_segmentation_export=0,
-                                 num_parts=2, part_id=1)
+    predictor.predict_from_files(
+        images, out, num_processes_preprocessing=0, num_processes_segmentation_export=0, num_parts=2, part_id=1
+    )
     assert [file.name for file in out.glob("*.nii.gz")] == ["b.nii.gz"]
     (out / "c.nii.gz").write_bytes(b"cut off")
     before = (out / "b.nii.gz").stat().st_mtime_ns
@@ -164,8 +185,19 @@ def test_cascade_needs_the_previous_stage(tmp_path, images):
 
 def test_command_predicts_a_single_file(model, images, tmp_path, capfd):
     out = tmp_path / "result.nii.gz"
-    arguments = ["-i", str(images / "a_0000.nii.gz"), "-o", str(out), "-m", str(model), "-device", "cpu", "-f", "0",
-                 "--disable_progress_bar"]
+    arguments = [
+        "-i",
+        str(images / "a_0000.nii.gz"),
+        "-o",
+        str(out),
+        "-m",
+        str(model),
+        "-device",
+        "cpu",
+        "-f",
+        "0",
+        "--disable_progress_bar",
+    ]
     assert predict_from_modelfolder_entry(arguments) == 0
     assert read(out).shape == (9, 10, 11)
     (images / "a_0000.nii.gz").write_bytes(b"no image")
@@ -173,8 +205,9 @@ def test_command_predicts_a_single_file(model, images, tmp_path, capfd):
     assert "a_0000.nii.gz" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(("folder", "mirroring"), [
-    ("notta_seq", False), pytest.param("tta_prob_cli", True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("folder", "mirroring"), [("notta_seq", False), pytest.param("tta_prob_cli", True, marks=pytest.mark.slow)]
+)
 def test_recorded_model_predicts_the_same(goldens, shared_data, tmp_path, folder, mirroring):
     recorded = goldens / "Dataset004_Hippocampus" / "predictions"
     predictor = predictor_of(recorded / "model", 0, use_mirroring=mirroring)
@@ -182,8 +215,9 @@ def test_recorded_model_predicts_the_same(goldens, shared_data, tmp_path, folder
     images = tmp_path / "images"
     images.mkdir()
     for name in names:
-        shutil.copyfile(shared_data / "Dataset004_Hippocampus" / "imagesTr" / f"{name}_0000.nii.gz",
-                        images / f"{name}_0000.nii.gz")
+        shutil.copyfile(
+            shared_data / "Dataset004_Hippocampus" / "imagesTr" / f"{name}_0000.nii.gz", images / f"{name}_0000.nii.gz"
+        )
     predictor.predict_from_files(images, tmp_path / "out", save_probabilities=mirroring)
     for name in names:
         same = read(tmp_path / "out" / f"{name}.nii.gz") == read(recorded / folder / f"{name}.nii.gz")

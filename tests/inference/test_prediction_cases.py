@@ -39,10 +39,10 @@ def test_number_of_channels_is_checked(folder):
 
 def test_single_file_and_lists(folder):
     file = folder / "a_0000.nii.gz"
-    case, = find_cases(file, folder / "result.nii.gz", ONE)
+    (case,) = find_cases(file, folder / "result.nii.gz", ONE)
     assert (case.name, case.image, case.output) == ("a", [str(file)], str(folder / "result"))
     assert output_folder(folder / "result.nii.gz", ".nii.gz") == folder
-    case, = find_cases([[str(file)]], ["x"], ONE)
+    (case,) = find_cases([[str(file)]], ["x"], ONE)
     assert case.output == "x" and output_folder(["x"], ".nii.gz") == Path()
     with pytest.raises(ArgumentError, match="2 outputs were given for 1"):
         find_cases([[str(file)]], ["x", "y"], ONE)
@@ -54,10 +54,15 @@ def test_single_file_and_lists(folder):
         find_cases([[str(file)], [str(file)]], folder / "out", ONE)
 
 
-@pytest.mark.parametrize(("file", "name"), [
-    ("/d/x_0000.nii.gz", "x"), ("/d/x.nii.gz", "x"), ("/d/x_1_0003.nii.gz", "x_1"),
-    ("/d/scan.v2_0000.nii.gz", "scan.v2"),
-])
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("/d/x_0000.nii.gz", "x"),
+        ("/d/x.nii.gz", "x"),
+        ("/d/x_1_0003.nii.gz", "x_1"),
+        ("/d/scan.v2_0000.nii.gz", "scan.v2"),
+    ],
+)
 def test_case_name(file, name):
     assert case_name(file, ".nii.gz") == name
 

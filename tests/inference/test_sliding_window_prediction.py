@@ -65,10 +65,14 @@ def test_padding():
 
 
 GAUSSIANS = [  # size, scale, centre, first corner, last corner, voxels that were zero in half precision
-    ((32, 32, 32), 10, 10, 5.9604645e-08, 5.9604645e-08, 135), ((32, 32, 32), 1, 1, 5.9604645e-08, 5.9604645e-08, 611),
-    ((16, 16), 10, 10, 1.1324883e-06, 4.7862530e-05, 0), ((16, 16), 1, 1, 1.1920929e-07, 4.7683716e-06, 0),
-    ((64, 64), 10, 10, 1.1324883e-06, 3.0398369e-06, 0), ((8, 8), 10, 10, 1.1324883e-06, 1.2340546e-03, 0),
-    ((5, 7), 10, 10, 1.6736984e-04, 1.6736984e-04, 0), ((4, 4, 4), 10, 10, 1.7881393e-07, 2.4780273e-02, 1),
+    ((32, 32, 32), 10, 10, 5.9604645e-08, 5.9604645e-08, 135),
+    ((32, 32, 32), 1, 1, 5.9604645e-08, 5.9604645e-08, 611),
+    ((16, 16), 10, 10, 1.1324883e-06, 4.7862530e-05, 0),
+    ((16, 16), 1, 1, 1.1920929e-07, 4.7683716e-06, 0),
+    ((64, 64), 10, 10, 1.1324883e-06, 3.0398369e-06, 0),
+    ((8, 8), 10, 10, 1.1324883e-06, 1.2340546e-03, 0),
+    ((5, 7), 10, 10, 1.6736984e-04, 1.6736984e-04, 0),
+    ((4, 4, 4), 10, 10, 1.7881393e-07, 2.4780273e-02, 1),
     ((20, 320, 256), 10, 10, 5.9604645e-08, 5.9604645e-08, 7557),
     ((48, 192, 192), 10, 10, 5.9604645e-08, 5.9604645e-08, 7683),
 ]
@@ -97,7 +101,8 @@ def test_gaussian_line():
     expected = [0.0033550262, 0.0218811035, 0.1110839844, 0.4394531250, 1.3535156250, 3.24609375, 6.06640625, 8.828125]
     assert line == pytest.approx([*expected, 10, *expected[:0:-1]], rel=1e-6)
     assert compute_gaussian((4,), value_scaling_factor=10).tolist() == pytest.approx(
-        [0.0033550262, 1.3535156250, 10, 1.3535156250], rel=1e-6)
+        [0.0033550262, 1.3535156250, 10, 1.3535156250], rel=1e-6
+    )
 
 
 class Counting(torch.nn.Module):
@@ -133,9 +138,16 @@ class Constant(torch.nn.Module):
 
 def settings(**changes):
     defaults = {
-        "patch_size": (4, 4, 4), "tile_step_size": 0.5, "use_gaussian": True, "mirroring_axes": None, "heads": 1,
-        "device": torch.device("cpu"), "sums_on_device": False, "autocast_dtype": None,
-        "dtype_of_sums": torch.float16, "images_per_pass": 1,
+        "patch_size": (4, 4, 4),
+        "tile_step_size": 0.5,
+        "use_gaussian": True,
+        "mirroring_axes": None,
+        "heads": 1,
+        "device": torch.device("cpu"),
+        "sums_on_device": False,
+        "autocast_dtype": None,
+        "dtype_of_sums": torch.float16,
+        "images_per_pass": 1,
     }
     return PredictionSettings(**{**defaults, **changes})
 
@@ -164,8 +176,9 @@ def test_sums_in_float32_do_not_depend_on_tiles():
     assert torch.allclose(logits.float(), exact, rtol=6e-4)  # a unit in the last place of the result
     assert (predict_logits(Double(), image, settings(heads=2)) - exact)[0].abs().max() <= 0.09375
     image = torch.arange(96).reshape(1, 6, 4, 4).float()
-    assert torch.equal(predict_logits(Double(), image, settings(heads=2, use_gaussian=False)),
-                       torch.cat([image, 2 * image]).half())
+    assert torch.equal(
+        predict_logits(Double(), image, settings(heads=2, use_gaussian=False)), torch.cat([image, 2 * image]).half()
+    )
 
 
 def test_image_smaller_than_the_patch_and_two_axes():

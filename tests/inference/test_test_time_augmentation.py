@@ -9,10 +9,16 @@ from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.inference.test_time_augmentation import mirror_combinations, predict_mirrored
 
 
-@pytest.mark.parametrize(("axes", "firsts"), [
-    ((0, 1, 2), [0, 48, 12, 3, 60, 51, 15, 63]), ((0, 2), [0, 48, 3, 51]), ((2, 0), [0, 3, 48, 51]), (None, [0]),
-    ((), [0]),
-])
+@pytest.mark.parametrize(
+    ("axes", "firsts"),
+    [
+        ((0, 1, 2), [0, 48, 12, 3, 60, 51, 15, 63]),
+        ((0, 2), [0, 48, 3, 51]),
+        ((2, 0), [0, 3, 48, 51]),
+        (None, [0]),
+        ((), [0]),
+    ],
+)
 @pytest.mark.parametrize("per_pass", [1, 3, 8])
 def test_order_of_mirrored_copies(axes, firsts, per_pass):
     seen = []

@@ -19,8 +19,20 @@ from helpers.commands import complaint, files_below, half_written, run, start, s
 from helpers.datasets import make_dataset, write_image
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
-PREDICT = ("nnUNetv2_predict", "-d", 901, "-c", "3d_fullres", "-device", "cpu", "-npp", 0, "-nps", 0,
-           "--disable_progress_bar")
+PREDICT = (
+    "nnUNetv2_predict",
+    "-d",
+    901,
+    "-c",
+    "3d_fullres",
+    "-device",
+    "cpu",
+    "-npp",
+    0,
+    "-nps",
+    0,
+    "--disable_progress_bar",
+)
 TRAIN = ("nnUNetv2_train", 901, "3d_fullres")
 PLAN_AND_PREPROCESS = ("nnUNetv2_plan_and_preprocess", "-d", 901, "-c", "3d_fullres", "-np", 2, "-npfp", 2, "--no_pbar")
 INTEGRITY = (*PLAN_AND_PREPROCESS, "--verify_dataset_integrity")
@@ -68,28 +80,39 @@ def model(planned: Any) -> Path:
     shutil.copyfile(preprocessed / "dataset.json", folder / "dataset.json")
     plans = json.loads((folder / "plans.json").read_text())
     architecture = PlansManager(plans).get_configuration("3d_fullres").configuration["architecture"]
-    network = get_network_from_plans(architecture["network_class_name"], architecture["arch_kwargs"],
-                                     architecture["_kw_requires_import"], 1, 3)
-    save_checkpoint({
-        "network_weights": network.state_dict(), "trainer_name": "nnUNetTrainer",
-        "init_args": {"plans": plans, "configuration": "3d_fullres", "fold": 0},
-        "inference_allowed_mirroring_axes": None}, folder / "fold_0" / "checkpoint_final.pth")
+    network = get_network_from_plans(
+        architecture["network_class_name"], architecture["arch_kwargs"], architecture["_kw_requires_import"], 1, 3
+    )
+    save_checkpoint(
+        {
+            "network_weights": network.state_dict(),
+            "trainer_name": "nnUNetTrainer",
+            "init_args": {"plans": plans, "configuration": "3d_fullres", "fold": 0},
+            "inference_allowed_mirroring_axes": None,
+        },
+        folder / "fold_0" / "checkpoint_final.pth",
+    )
     return folder
 
 
 # the environment and the names of datasets
 
-@pytest.mark.parametrize(("variable", "command"), [
-    ("nnUNet_raw", PLAN_AND_PREPROCESS),
-    ("nnUNet_raw", ("nnUNetv2_extract_fingerprint", "-d", "Dataset901_Tiny")),
-    ("nnUNet_preprocessed", PLAN_AND_PREPROCESS),
-    ("nnUNet_preprocessed", ("nnUNetv2_preprocess", "-d", 901)),
-    ("nnUNet_preprocessed", (*TRAIN, 0, "-device", "cpu")),
-    ("nnUNet_results", (*TRAIN, 0, "-device", "cpu")),
-    ("nnUNet_results", (*PREDICT, "-i", ".", "-o", "out", "-f", 0)),
-])
-def test_unset_variable_is_named(planned: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any, tmp_path: Path,
-                                 variable: str, command: tuple[Any, ...]) -> None:
+
+@pytest.mark.parametrize(
+    ("variable", "command"),
+    [
+        ("nnUNet_raw", PLAN_AND_PREPROCESS),
+        ("nnUNet_raw", ("nnUNetv2_extract_fingerprint", "-d", "Dataset901_Tiny")),
+        ("nnUNet_preprocessed", PLAN_AND_PREPROCESS),
+        ("nnUNet_preprocessed", ("nnUNetv2_preprocess", "-d", 901)),
+        ("nnUNet_preprocessed", (*TRAIN, 0, "-device", "cpu")),
+        ("nnUNet_results", (*TRAIN, 0, "-device", "cpu")),
+        ("nnUNet_results", (*PREDICT, "-i", ".", "-o", "out", "-f", 0)),
+    ],
+)
+def test_unset_variable_is_named(
+    planned: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any, tmp_path: Path, variable: str, command: tuple[Any, ...]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(variable)
     before = files_below(*planned)
@@ -99,8 +122,11 @@ def test_unset_variable_is_named(planned: Any, monkeypatch: pytest.MonkeyPatch, 
 
 def test_unknown_dataset_id_lists_those_that_exist(dataset: Path, nnunet_folders: Any, capfd: Any) -> None:
     make_dataset(nnunet_folders.raw, dataset_id=17, name="Other", n=1, shape=(4, 4, 4))
-    for command in (("nnUNetv2_plan_and_preprocess", "-d", 999), ("nnUNetv2_preprocess", "-d", 999),
-                    ("nnUNetv2_train", 999, "3d_fullres", 0, "-device", "cpu")):
+    for command in (
+        ("nnUNetv2_plan_and_preprocess", "-d", 999),
+        ("nnUNetv2_preprocess", "-d", 999),
+        ("nnUNetv2_train", 999, "3d_fullres", 0, "-device", "cpu"),
+    ):
         line = complaint(capfd, *command)
         assert "999" in line
         assert "Dataset901_Tiny" in line
@@ -115,6 +141,7 @@ def test_two_datasets_of_one_id_are_both_named(dataset: Path, nnunet_folders: An
 
 
 # the raw dataset; each spoils Dataset901_Tiny and returns the words that the message must have
+
 
 def _change_json(dataset: Path, **changes: Any) -> None:
     file = dataset / "dataset.json"
@@ -247,10 +274,29 @@ def _infinity(dataset: Path) -> list[str]:
 
 Spoiler = Callable[[Path], list[str]]
 ALWAYS_FOUND: list[Spoiler] = [
-    _missing_label, _missing_channel, _other_ending, _unreadable_ending, _stray_file, _no_dataset_json,
-    _broken_dataset_json, _truncated_image, _truncated_label, _empty_file, _empty_dataset, _channel_shape, _label_shape]
+    _missing_label,
+    _missing_channel,
+    _other_ending,
+    _unreadable_ending,
+    _stray_file,
+    _no_dataset_json,
+    _broken_dataset_json,
+    _truncated_image,
+    _truncated_label,
+    _empty_file,
+    _empty_dataset,
+    _channel_shape,
+    _label_shape,
+]
 FOUND_BY_THE_CHECK: list[Spoiler] = [
-    _missing_key, _wrong_number, _channel_spacing, _label_spacing, _label_value, _not_a_number, _infinity]
+    _missing_key,
+    _wrong_number,
+    _channel_spacing,
+    _label_spacing,
+    _label_value,
+    _not_a_number,
+    _infinity,
+]
 
 
 def _refused(dataset: Path, capfd: Any, folders: Any, spoil: Spoiler, *command: object) -> None:
@@ -265,8 +311,21 @@ def _refused(dataset: Path, capfd: Any, folders: Any, spoil: Spoiler, *command: 
 
 @pytest.mark.parametrize("spoil", ALWAYS_FOUND + FOUND_BY_THE_CHECK)
 def test_integrity_check_names_what_is_wrong(dataset: Path, nnunet_folders: Any, capfd: Any, spoil: Spoiler) -> None:
-    _refused(dataset, capfd, nnunet_folders, spoil, "nnUNetv2_plan_and_preprocess", "-d", 901, "-npfp", 0, "-np", 0,
-             "--verify_dataset_integrity", "--no_pbar")
+    _refused(
+        dataset,
+        capfd,
+        nnunet_folders,
+        spoil,
+        "nnUNetv2_plan_and_preprocess",
+        "-d",
+        901,
+        "-npfp",
+        0,
+        "-np",
+        0,
+        "--verify_dataset_integrity",
+        "--no_pbar",
+    )
 
 
 @pytest.mark.parametrize("spoil", ALWAYS_FOUND)
@@ -301,17 +360,21 @@ def test_case_that_turns_bad_before_preprocessing_is_named(planned: Any, capfd: 
 
 # names of configurations, folds, trainers and plans
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ((901, "3d_fulres", 0), ["3d_fulres", "3d_fullres", "2d"]),
-    ((901, "3d_fullres", -1), ["-1"]),
-    ((901, "3d_fullres", "first"), ["first"]),
-    ((901, "3d_fullres", 0, "-tr", "nnUNetTrianer"), ["nnUNetTrianer", "nnUNetTrainer"]),
-    ((901, "3d_fullres", 0, "-p", "nnUNetPlan"), ["nnUNetPlan", "nnUNetPlans"]),
-    ((901, "3d_fullres", 0, "-device", "gpu"), ["gpu", "cuda"]),
-    ((901, "3d_fullres", 0, "--val"), ["checkpoint_final"]),
-    ((901, "3d_fullres", 0, "--val", "--c"), ["--val", "--c"]),
-    ((901, "3d_fullres", 0, "-pretrained_weights", "nowhere.pth"), ["nowhere.pth"]),
-])
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((901, "3d_fulres", 0), ["3d_fulres", "3d_fullres", "2d"]),
+        ((901, "3d_fullres", -1), ["-1"]),
+        ((901, "3d_fullres", "first"), ["first"]),
+        ((901, "3d_fullres", 0, "-tr", "nnUNetTrianer"), ["nnUNetTrianer", "nnUNetTrainer"]),
+        ((901, "3d_fullres", 0, "-p", "nnUNetPlan"), ["nnUNetPlan", "nnUNetPlans"]),
+        ((901, "3d_fullres", 0, "-device", "gpu"), ["gpu", "cuda"]),
+        ((901, "3d_fullres", 0, "--val"), ["checkpoint_final"]),
+        ((901, "3d_fullres", 0, "--val", "--c"), ["--val", "--c"]),
+        ((901, "3d_fullres", 0, "-pretrained_weights", "nowhere.pth"), ["nowhere.pth"]),
+    ],
+)
 def test_training_names_what_exists(planned: Any, capfd: Any, arguments: tuple[Any, ...], words: list[str]) -> None:
     device = () if "-device" in arguments else ("-device", "cpu")
     before = files_below(planned.preprocessed, planned.results)
@@ -338,19 +401,24 @@ def test_planner_and_preprocessor_names(planned: Any, capfd: Any) -> None:
     assert "ExperimentPlaner" in line
     assert "ExperimentPlanner" in line
     assert "MyPreprocessor" in complaint(
-        capfd, "nnUNetv2_plan_and_preprocess", "-d", 901, "-preprocessor_name", "MyPreprocessor", "--no_pbar")
+        capfd, "nnUNetv2_plan_and_preprocess", "-d", 901, "-preprocessor_name", "MyPreprocessor", "--no_pbar"
+    )
 
 
-@pytest.mark.parametrize(("flags", "words"), [
-    (("-f", 3), ["3", "fold_0"]),
-    (("-f", 0, "-chk", "checkpoint_best.pth"), ["checkpoint_best.pth", "checkpoint_final.pth"]),
-    (("-f", 0, "-c", "2d"), ["2d", "3d_fullres"]),
-    (("-f", 0, "-tr", "OtherTrainer"), ["OtherTrainer", "nnUNetTrainer"]),
-    (("-f", 0, "-p", "otherPlans"), ["otherPlans", "nnUNetPlans"]),
-    (("-f", 0, "-num_parts", 2, "-part_id", 2), ["2"]),
-])
-def test_prediction_names_what_exists(model: Path, planned: Any, tmp_path: Path, capfd: Any, flags: tuple[Any, ...],
-                                      words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("-f", 3), ["3", "fold_0"]),
+        (("-f", 0, "-chk", "checkpoint_best.pth"), ["checkpoint_best.pth", "checkpoint_final.pth"]),
+        (("-f", 0, "-c", "2d"), ["2d", "3d_fullres"]),
+        (("-f", 0, "-tr", "OtherTrainer"), ["OtherTrainer", "nnUNetTrainer"]),
+        (("-f", 0, "-p", "otherPlans"), ["otherPlans", "nnUNetPlans"]),
+        (("-f", 0, "-num_parts", 2, "-part_id", 2), ["2"]),
+    ],
+)
+def test_prediction_names_what_exists(
+    model: Path, planned: Any, tmp_path: Path, capfd: Any, flags: tuple[Any, ...], words: list[str]
+) -> None:
     images = planned.raw / "Dataset901_Tiny" / "imagesTr"
     line = complaint(capfd, *PREDICT, "-i", images, "-o", tmp_path / "out", *flags)
     for word in words:
@@ -383,6 +451,7 @@ def test_predicted_case_that_cannot_be_read_is_named(model: Path, planned: Any, 
 
 # checkpoints
 
+
 class _Malicious:
     """Unpickling it would write a file."""
 
@@ -404,8 +473,9 @@ def test_a_file_that_is_no_checkpoint(model: Path, planned: Any, tmp_path: Path,
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("place", ["network_weights", "extra"])
-def test_malicious_checkpoint_is_refused_and_never_executed(model: Path, planned: Any, tmp_path: Path, capfd: Any,
-                                                            zipped: bool, place: str) -> None:
+def test_malicious_checkpoint_is_refused_and_never_executed(
+    model: Path, planned: Any, tmp_path: Path, capfd: Any, zipped: bool, place: str
+) -> None:
     import torch
 
     from nnunet_lite.models.checkpoint import load_checkpoint
@@ -415,8 +485,10 @@ def test_malicious_checkpoint_is_refused_and_never_executed(model: Path, planned
     content = {**load_checkpoint(file), place: _Malicious(marker)}
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
     images = planned.raw / "Dataset901_Tiny" / "imagesTr"
-    lines = [complaint(capfd, *PREDICT, "-i", images, "-o", tmp_path / "out", "-f", 0),
-             complaint(capfd, *TRAIN, 1, "-device", "cpu", "-pretrained_weights", file)]
+    lines = [
+        complaint(capfd, *PREDICT, "-i", images, "-o", tmp_path / "out", "-f", 0),
+        complaint(capfd, *TRAIN, 1, "-device", "cpu", "-pretrained_weights", file),
+    ]
     assert all(str(file) in line for line in lines)
     assert not marker.exists()
 
@@ -435,6 +507,7 @@ def test_malicious_properties_are_refused_and_never_executed(planned: Any, tmp_p
 
 
 # full disks
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
@@ -455,8 +528,9 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         libc.umount2(bytes(folder), 2)
 
 
-def test_full_disk_while_preprocessing(planned: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any,
-                                       small_disk: Callable[[int], Path]) -> None:
+def test_full_disk_while_preprocessing(
+    planned: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any, small_disk: Callable[[int], Path]
+) -> None:
     source = planned.preprocessed / "Dataset901_Tiny"
     make_dataset(planned.raw, dataset_id=902, name="Big", n=6, shape=(40, 48, 48), seed=3)
     disk = small_disk(1600)
@@ -473,8 +547,9 @@ def test_full_disk_while_preprocessing(planned: Any, monkeypatch: pytest.MonkeyP
     assert half_written(disk) == []
 
 
-def test_full_disk_while_checkpointing(planned: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any,
-                                       small_disk: Callable[[int], Path]) -> None:
+def test_full_disk_while_checkpointing(
+    planned: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any, small_disk: Callable[[int], Path]
+) -> None:
     disk = small_disk(3 * 1024)
     monkeypatch.setenv("nnUNet_results", str(disk))
     monkeypatch.setenv("nnUNet_extTrainer", str(HELPERS / "trainers"))
@@ -485,8 +560,9 @@ def test_full_disk_while_checkpointing(planned: Any, monkeypatch: pytest.MonkeyP
     assert half_written(disk) == []
 
 
-def test_full_disk_while_predicting_with_probabilities(planned: Any, model: Path, tmp_path: Path, capfd: Any,
-                                                       small_disk: Callable[[int], Path]) -> None:
+def test_full_disk_while_predicting_with_probabilities(
+    planned: Any, model: Path, tmp_path: Path, capfd: Any, small_disk: Callable[[int], Path]
+) -> None:
     images = tmp_path / "images"
     images.mkdir()
     write_image(images / "a_0000.nii.gz", np.random.default_rng(0).random((12, 16, 16), np.float32), (20, 1, 1))
@@ -501,9 +577,11 @@ def test_full_disk_while_predicting_with_probabilities(planned: Any, model: Path
 
 # killed processes
 
+
 @pytest.mark.parametrize("deaths", [1, 2])
-def test_killed_preprocessing_worker(planned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any,
-                                     deaths: int) -> None:
+def test_killed_preprocessing_worker(
+    planned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, deaths: int
+) -> None:
     """Once: the case is tried again and all is well. Twice: it is named, and the others are done."""
     counter = tmp_path / "deaths"
     counter.write_text(str(deaths))

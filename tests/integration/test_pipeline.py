@@ -34,8 +34,19 @@ def _read(file: Path) -> np.ndarray:
 def _run_pipeline(folders: Any, dataset: Path, configuration: str, ending: str, classes: list[str]) -> Path:
     """Everything, then the checks that hold for any dataset; returns the folder of predictions."""
     number = int(dataset.name[7:10])
-    succeed("nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, "-np", 2, "-npfp", 2, "--no_pbar",
-            "--verify_dataset_integrity")
+    succeed(
+        "nnUNetv2_plan_and_preprocess",
+        "-d",
+        number,
+        "-c",
+        configuration,
+        "-np",
+        2,
+        "-npfp",
+        2,
+        "--no_pbar",
+        "--verify_dataset_integrity",
+    )
     succeed("nnUNetv2_train", number, configuration, 0, "-tr", "TinyTrainer", "-device", "cpu", "--npz")
     base = folders.results / dataset.name / f"TinyTrainer__nnUNetPlans__{configuration}"
     assert all((base / name).exists() for name in ("plans.json", "dataset.json", "dataset_fingerprint.json"))
@@ -50,13 +61,42 @@ def _run_pipeline(folders: Any, dataset: Path, configuration: str, ending: str, 
     assert expected | {"summary.json"} <= validation
 
     out = dataset / "predictions"
-    succeed("nnUNetv2_predict", "-i", dataset / "imagesTs", "-o", out, "-d", number, "-c", configuration, "-f", 0,
-            "-tr", "TinyTrainer", "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_progress_bar")
+    succeed(
+        "nnUNetv2_predict",
+        "-i",
+        dataset / "imagesTs",
+        "-o",
+        out,
+        "-d",
+        number,
+        "-c",
+        configuration,
+        "-f",
+        0,
+        "-tr",
+        "TinyTrainer",
+        "-device",
+        "cpu",
+        "-npp",
+        1,
+        "-nps",
+        1,
+        "--disable_progress_bar",
+    )
     references = sorted((dataset / "labelsTs").iterdir())
     for reference in references:
         assert _read(out / reference.name).shape == _read(reference).shape
-    succeed("nnUNetv2_evaluate_folder", dataset / "labelsTs", out, "-djfile", base / "dataset.json", "-pfile",
-            base / "plans.json", "-np", 1)
+    succeed(
+        "nnUNetv2_evaluate_folder",
+        dataset / "labelsTs",
+        out,
+        "-djfile",
+        base / "dataset.json",
+        "-pfile",
+        base / "plans.json",
+        "-np",
+        1,
+    )
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["foreground_mean"]) == METRICS
     assert list(summary["mean"]) == classes
@@ -76,8 +116,9 @@ def test_3d_fullres(quick: Any) -> None:
 
 
 def test_2d_regions_with_ignore_label(quick: Any) -> None:
-    dataset = make_dataset(quick.raw, n=5, n_test=2, shape=(36, 32), channels=("gray",), file_ending=".png",
-                           regions=True, ignore=True)
+    dataset = make_dataset(
+        quick.raw, n=5, n_test=2, shape=(36, 32), channels=("gray",), file_ending=".png", regions=True, ignore=True
+    )
     out = _run_pipeline(quick, dataset, "2d", ".png", ["(1, 2)", "2"])
     assert set(np.unique(_read(out / "test_00.png"))) <= {0, 1, 2}
 

@@ -39,20 +39,42 @@ def folder(tmp_path):
     """A model folder with documents and no folds."""
     model = tmp_path / "T__P__c"
     save_json({"labels": {"background": 0, "a": 1}, "channel_names": {"0": "CT"}}, model / "dataset.json")
-    save_json({"label_manager": "LabelManager", "configurations": {"c": {
-        "patch_size": [8, 8], "architecture": {
-            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            "arch_kwargs": {"n_stages": 2, "features_per_stage": [2, 4], "conv_op": "torch.nn.Conv2d",
-                            "kernel_sizes": [3, 3], "strides": [1, 2], "n_conv_per_stage": [1, 1],
-                            "n_conv_per_stage_decoder": [1]},
-            "_kw_requires_import": ["conv_op"]}}}}, model / "plans.json")
+    save_json(
+        {
+            "label_manager": "LabelManager",
+            "configurations": {
+                "c": {
+                    "patch_size": [8, 8],
+                    "architecture": {
+                        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                        "arch_kwargs": {
+                            "n_stages": 2,
+                            "features_per_stage": [2, 4],
+                            "conv_op": "torch.nn.Conv2d",
+                            "kernel_sizes": [3, 3],
+                            "strides": [1, 2],
+                            "n_conv_per_stage": [1, 1],
+                            "n_conv_per_stage_decoder": [1],
+                        },
+                        "_kw_requires_import": ["conv_op"],
+                    },
+                }
+            },
+        },
+        model / "plans.json",
+    )
     return model
 
 
 def write_fold(folder, fold, name="checkpoint_final.pth", **changes):
     (folder / f"fold_{fold}").mkdir(exist_ok=True)
-    content = {"network_weights": {"w": torch.zeros(1)}, "trainer_name": "T", "init_args": {"configuration": "c"},
-               "inference_allowed_mirroring_axes": (0, 1), **changes}
+    content = {
+        "network_weights": {"w": torch.zeros(1)},
+        "trainer_name": "T",
+        "init_args": {"configuration": "c"},
+        "inference_allowed_mirroring_axes": (0, 1),
+        **changes,
+    }
     torch.save({key: value for key, value in content.items() if value is not ...}, folder / f"fold_{fold}" / name)
 
 
@@ -111,15 +133,22 @@ def test_network_comes_from_the_trainer_or_else_from_the_plans(folder, monkeypat
 
     class Present:
         @staticmethod
-        def build_network_architecture(plans_manager, configuration_manager, num_input_channels, num_output_channels,
-                                       enable_deep_supervision=True):
+        def build_network_architecture(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True
+        ):
             assert not enable_deep_supervision
             return torch.nn.Conv2d(num_input_channels, num_output_channels, 1)
 
     class Older:
         @staticmethod
-        def build_network_architecture(architecture_class_name, arch_init_kwargs, arch_init_kwargs_req_import,
-                                       num_input_channels, num_output_channels, enable_deep_supervision=True):
+        def build_network_architecture(
+            architecture_class_name,
+            arch_init_kwargs,
+            arch_init_kwargs_req_import,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision=True,
+        ):
             assert architecture_class_name.endswith("PlainConvUNet") and arch_init_kwargs_req_import == ["conv_op"]
             return torch.nn.Conv2d(num_input_channels, num_output_channels, 1 + arch_init_kwargs["n_stages"])
 

@@ -10,8 +10,12 @@ from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.plans.dataset_json import DatasetJson
 
 DOCUMENT = {
-    "channel_names": {"0": "CT", "1": "T2"}, "labels": {"background": 0, "whole": [1, 2], "core": "2"},
-    "regions_class_order": [1, 2], "numTraining": 3, "file_ending": ".nii.gz", "citation": "somebody",
+    "channel_names": {"0": "CT", "1": "T2"},
+    "labels": {"background": 0, "whole": [1, 2], "core": "2"},
+    "regions_class_order": [1, 2],
+    "numTraining": 3,
+    "file_ending": ".nii.gz",
+    "citation": "somebody",
 }
 
 
@@ -40,10 +44,18 @@ def test_channel_names_with_gaps_are_refused(value):
         len(DatasetJson({"channel_names": value}).channel_names)
 
 
-@pytest.mark.parametrize(("key", "value"), [
-    ("labels", [0, 1]), ("labels", {"background": 0, "a": 1.5}), ("labels", {"a": "x"}), ("labels", {"a": True}),
-    ("numTraining", "many"), ("file_ending", "nii.gz"), ("regions_class_order", "1,2"),
-])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("labels", [0, 1]),
+        ("labels", {"background": 0, "a": 1.5}),
+        ("labels", {"a": "x"}),
+        ("labels", {"a": True}),
+        ("numTraining", "many"),
+        ("file_ending", "nii.gz"),
+        ("regions_class_order", "1,2"),
+    ],
+)
 def test_unusable_values_are_named(key, value):
     name = {"numTraining": "num_training"}.get(key, key)
     with pytest.raises(DatasetError, match=key):

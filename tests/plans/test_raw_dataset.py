@@ -25,8 +25,13 @@ def make(folder, cases=("a", "b"), channels=1, ending=".nii.gz", **document):
         for channel in range(channels):
             touch(folder / "imagesTr" / f"{case}_{channel:04d}{ending}")
         touch(folder / "labelsTr" / f"{case}{ending}")
-    document = {"channel_names": {str(c): "x" for c in range(channels)}, "labels": {"background": 0, "a": 1},
-                "numTraining": len(cases), "file_ending": ending, **document}
+    document = {
+        "channel_names": {str(c): "x" for c in range(channels)},
+        "labels": {"background": 0, "a": 1},
+        "numTraining": len(cases),
+        "file_ending": ending,
+        **document,
+    }
     (folder / "dataset.json").write_text(json.dumps(document))
     return folder
 
@@ -93,20 +98,27 @@ def test_cases_and_channels(nnunet_folders):
     assert dataset.cases["a"].images == [str(folder / f"imagesTr/a_000{c}.nii.gz") for c in (0, 1)]
     assert dataset.cases["a"].label == str(folder / "labelsTr/a.nii.gz")
     assert get_filenames_of_train_images_and_targets(folder)["b"] == {
-        "images": dataset.cases["b"].images, "label": dataset.cases["b"].label}
+        "images": dataset.cases["b"].images,
+        "label": dataset.cases["b"].label,
+    }
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda f: touch(f / "imagesTr/c.nii.gz"), r"c\.nii\.gz.*CASE_0000\.nii\.gz"),
-    (lambda f: touch(f / "imagesTr/c_0000.nii"), r"c_0000\.nii\).*'\.nii\.gz'"),
-    (lambda f: (f / "imagesTr/a_0000.nii.gz").unlink(), r"a: a_0000\.nii\.gz is missing"),
-    (lambda f: (f / "imagesTr/a_0001.nii.gz").unlink(), r"a: a_0001\.nii\.gz is missing"),
-    (lambda f: (f / "labelsTr/b.nii.gz").unlink(), r"b: there is no label map .*labelsTr/b\.nii\.gz"),
-    (lambda f: [file.unlink() for file in (f / "imagesTr").iterdir()], "no training cases .*, it is empty"),
-    (lambda f: [file.rename(file.with_name(file.name.upper())) for file in (f / "imagesTr").iterdir()],
-     r"expected files CASE_0000\.nii\.gz .*, it holds"),
-    (lambda f: (f / "labelsTr").rename(f / "labels"), "labelsTr does not exist"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: touch(f / "imagesTr/c.nii.gz"), r"c\.nii\.gz.*CASE_0000\.nii\.gz"),
+        (lambda f: touch(f / "imagesTr/c_0000.nii"), r"c_0000\.nii\).*'\.nii\.gz'"),
+        (lambda f: (f / "imagesTr/a_0000.nii.gz").unlink(), r"a: a_0000\.nii\.gz is missing"),
+        (lambda f: (f / "imagesTr/a_0001.nii.gz").unlink(), r"a: a_0001\.nii\.gz is missing"),
+        (lambda f: (f / "labelsTr/b.nii.gz").unlink(), r"b: there is no label map .*labelsTr/b\.nii\.gz"),
+        (lambda f: [file.unlink() for file in (f / "imagesTr").iterdir()], "no training cases .*, it is empty"),
+        (
+            lambda f: [file.rename(file.with_name(file.name.upper())) for file in (f / "imagesTr").iterdir()],
+            r"expected files CASE_0000\.nii\.gz .*, it holds",
+        ),
+        (lambda f: (f / "labelsTr").rename(f / "labels"), "labelsTr does not exist"),
+    ],
+)
 def test_faults_are_named(nnunet_folders, change, message):
     folder = make(nnunet_folders.raw / "Dataset004_A", cases=("a", "b", "c2"), channels=2)
     change(folder)
@@ -121,7 +133,9 @@ def test_all_faults_are_listed_at_once(nnunet_folders):
     (folder / "imagesTr/a_0001.nii.gz").unlink()
     dataset = RawDataset.scan(folder)
     assert sorted((fault.case, fault.kind) for fault in dataset.faults) == [
-        ("a", "missing channel"), ("b", "missing label")]
+        ("a", "missing channel"),
+        ("b", "missing label"),
+    ]
     with pytest.raises(DatasetError) as error:
         RawDataset.load(4)
     assert len(str(error.value).splitlines()) == 3 and "2 faults" in str(error.value)
@@ -142,9 +156,17 @@ def test_explicit_list_of_files(nnunet_folders, tmp_path, monkeypatch):
     folder = nnunet_folders.raw / "Dataset004_A"
     touch(tmp_path / "elsewhere" / "i.nii.gz")
     touch(folder / "l.nii.gz")
-    (folder / "dataset.json").write_text(json.dumps({
-        "channel_names": {"0": "x"}, "labels": {"background": 0, "a": 1}, "numTraining": 1, "file_ending": ".nii.gz",
-        "dataset": {"z": {"images": ["$ELSEWHERE/i.nii.gz"], "label": "l.nii.gz"}}}))
+    (folder / "dataset.json").write_text(
+        json.dumps(
+            {
+                "channel_names": {"0": "x"},
+                "labels": {"background": 0, "a": 1},
+                "numTraining": 1,
+                "file_ending": ".nii.gz",
+                "dataset": {"z": {"images": ["$ELSEWHERE/i.nii.gz"], "label": "l.nii.gz"}},
+            }
+        )
+    )
     case = RawDataset.load(4).cases["z"]
     assert case.images == [str(tmp_path / "elsewhere" / "i.nii.gz")] and case.label == str(folder / "l.nii.gz")
     (folder / "l.nii.gz").unlink()

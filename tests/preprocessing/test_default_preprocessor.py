@@ -20,9 +20,14 @@ from nnunet_lite.preprocessing.preprocessed_dataset import nnUNetDatasetBlosc2
 CASES = 3
 RESAMPLING = {"order_z": 0, "force_separate_z": None}
 CONFIGURATION: dict[str, Any] = {
-    "data_identifier": "nnUNetPlans_3d_fullres", "preprocessor_name": "DefaultPreprocessor", "patch_size": [16, 24, 20],
-    "spacing": [1.0, 1.0, 1.0], "normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [False],
-    "resampling_fn_data": "resample_data_or_seg_to_shape", "resampling_fn_seg": "resample_data_or_seg_to_shape",
+    "data_identifier": "nnUNetPlans_3d_fullres",
+    "preprocessor_name": "DefaultPreprocessor",
+    "patch_size": [16, 24, 20],
+    "spacing": [1.0, 1.0, 1.0],
+    "normalization_schemes": ["ZScoreNormalization"],
+    "use_mask_for_norm": [False],
+    "resampling_fn_data": "resample_data_or_seg_to_shape",
+    "resampling_fn_seg": "resample_data_or_seg_to_shape",
     "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, **RESAMPLING},
     "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, **RESAMPLING},
 }
@@ -30,12 +35,18 @@ LABELS = {"labels": {"background": 0, "outer": 1, "inner": 2}, "channel_names": 
 
 
 def _plans(transpose: tuple[int, ...] = (0, 1, 2), **changes: Any) -> PlansManager:
-    return PlansManager({
-        "dataset_name": "Dataset901_Tiny", "plans_name": "nnUNetPlans", "transpose_forward": list(transpose),
-        "transpose_backward": [transpose.index(axis) for axis in range(3)], "image_reader_writer": "SimpleITKIO",
-        "label_manager": "LabelManager", "foreground_intensity_properties_per_channel": {},
-        "configurations": {"3d_fullres": {**copy.deepcopy(CONFIGURATION), **changes}},
-    })
+    return PlansManager(
+        {
+            "dataset_name": "Dataset901_Tiny",
+            "plans_name": "nnUNetPlans",
+            "transpose_forward": list(transpose),
+            "transpose_backward": [transpose.index(axis) for axis in range(3)],
+            "image_reader_writer": "SimpleITKIO",
+            "label_manager": "LabelManager",
+            "foreground_intensity_properties_per_channel": {},
+            "configurations": {"3d_fullres": {**copy.deepcopy(CONFIGURATION), **changes}},
+        }
+    )
 
 
 def _fixture_c() -> tuple[np.ndarray, np.ndarray]:
@@ -46,10 +57,12 @@ def _fixture_c() -> tuple[np.ndarray, np.ndarray]:
     return data, seg
 
 
-def _run(data: np.ndarray, seg: np.ndarray | None, spacing: list[float], plans: PlansManager,
-         **kwargs: Any) -> tuple[Any, Any, Any]:
+def _run(
+    data: np.ndarray, seg: np.ndarray | None, spacing: list[float], plans: PlansManager, **kwargs: Any
+) -> tuple[Any, Any, Any]:
     return DefaultPreprocessor(verbose=False).run_case_npy(
-        data, seg, {"spacing": spacing}, plans, plans.get_configuration("3d_fullres"), LABELS, **kwargs)
+        data, seg, {"spacing": spacing}, plans, plans.get_configuration("3d_fullres"), LABELS, **kwargs
+    )
 
 
 def test_separate_axis_from_the_target_spacing() -> None:
@@ -64,10 +77,18 @@ def test_separate_axis_from_the_target_spacing() -> None:
     np.testing.assert_array_equal(source[0], _fixture_c()[0])  # arguments stay as they were
 
 
-@pytest.mark.parametrize(("spacing", "target", "column", "counts"), [
-    ([3.5, 1.25, 1.25], [2.0, 1, 1], [-1.72006, -1.48879, -.9315, -.42937, .07275, .63004, .93235], [403, 44, 1]),
-    ([1.25] * 3, [1.0] * 3, [-1.72006, -1.16145, -.42937, .30271, .90651], [287, 32, 1]),
-])
+@pytest.mark.parametrize(
+    ("spacing", "target", "column", "counts"),
+    [
+        (
+            [3.5, 1.25, 1.25],
+            [2.0, 1, 1],
+            [-1.72006, -1.48879, -0.9315, -0.42937, 0.07275, 0.63004, 0.93235],
+            [403, 44, 1],
+        ),
+        ([1.25] * 3, [1.0] * 3, [-1.72006, -1.16145, -0.42937, 0.30271, 0.90651], [287, 32, 1]),
+    ],
+)
 def test_all_axes_together(spacing: list[float], target: list[float], column: list[float], counts: list[int]) -> None:
     data, seg, _ = _run(*_fixture_c(), spacing, _plans(spacing=target))
     np.testing.assert_allclose(data[0, :, 0, 0], column, atol=1e-5)
@@ -111,17 +132,25 @@ def test_what_cannot_be_preprocessed_is_named() -> None:
         _run(data, seg, [1.0] * 3, _plans())
 
 
-@pytest.mark.parametrize(("dataset", "configuration", "case"), [
-    ("Dataset004_Hippocampus", "2d", "hippocampus_001"), ("Dataset004_Hippocampus", "3d_fullres", "hippocampus_003"),
-    ("Dataset004_Hippocampus", "3d_fullres", "hippocampus_004"),
-])
+@pytest.mark.parametrize(
+    ("dataset", "configuration", "case"),
+    [
+        ("Dataset004_Hippocampus", "2d", "hippocampus_001"),
+        ("Dataset004_Hippocampus", "3d_fullres", "hippocampus_003"),
+        ("Dataset004_Hippocampus", "3d_fullres", "hippocampus_004"),
+    ],
+)
 def test_recorded_cases(goldens: Path, shared_data: Path, dataset: str, configuration: str, case: str) -> None:
     recorded = goldens / dataset
     plans = PlansManager(recorded / "nnUNetPlans.json")
     raw = shared_data / dataset
     data, seg, properties = DefaultPreprocessor(False).run_case(
-        [str(raw / "imagesTr" / f"{case}_0000.nii.gz")], str(raw / "labelsTr" / f"{case}.nii.gz"), plans,
-        plans.get_configuration(configuration), str(recorded / "dataset.json"))
+        [str(raw / "imagesTr" / f"{case}_0000.nii.gz")],
+        str(raw / "labelsTr" / f"{case}.nii.gz"),
+        plans,
+        plans.get_configuration(configuration),
+        str(recorded / "dataset.json"),
+    )
     with np.load(recorded / "preprocessed" / f"{configuration}_{case}.npz") as expected:
         np.testing.assert_allclose(data, expected["data"], atol=1e-5)
         np.testing.assert_array_equal(seg, expected["seg"])

@@ -33,7 +33,7 @@ def test_the_same_voxels_as_the_definition_draws(seed: int) -> None:
         assert request == 9 or result[request].dtype == np.int64
 
 
-@pytest.mark.parametrize(("voxels", "expected"), [(120 ** 3, 17280), (23992, 10000), (8, 8)])
+@pytest.mark.parametrize(("voxels", "expected"), [(120**3, 17280), (23992, 10000), (8, 8)])
 def test_how_many_are_drawn(voxels: int, expected: int) -> None:
     seg = np.zeros((1, 120, 120, 120), np.int8)
     seg.reshape(-1)[:voxels] = 1

@@ -17,41 +17,57 @@ from nnunet_lite.preprocessing.interpolation import (
 )
 
 
-@pytest.mark.parametrize(("shape", "old", "new", "expected"), [
-    ((10, 32, 30), (3.0, 1.1, 1.1), (3.5, 1, 1), (9, 35, 33)),
-    ((5, 5, 5), (1, 1, 1), (2, 2, 2), (2, 2, 2)),
-    ((7, 7, 7), (1, 1, 1), (2, 2, 2), (4, 4, 4)),
-    ((3, 3, 3), (1, 1, 1), (2, 2, 2), (2, 2, 2)),
-    ((1, 64, 80), (999, 1, 1), (999, 1, 1), (1, 64, 80)),
-    ((1, 4, 4), (1, 1, 1), (3, 9, 1), (1, 1, 4)),  # upstream: 0, 0, 4
-])
-def test_compute_new_shape(shape: tuple[int, ...], old: tuple[float, ...], new: tuple[float, ...],
-                           expected: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "old", "new", "expected"),
+    [
+        ((10, 32, 30), (3.0, 1.1, 1.1), (3.5, 1, 1), (9, 35, 33)),
+        ((5, 5, 5), (1, 1, 1), (2, 2, 2), (2, 2, 2)),
+        ((7, 7, 7), (1, 1, 1), (2, 2, 2), (4, 4, 4)),
+        ((3, 3, 3), (1, 1, 1), (2, 2, 2), (2, 2, 2)),
+        ((1, 64, 80), (999, 1, 1), (999, 1, 1), (1, 64, 80)),
+        ((1, 4, 4), (1, 1, 1), (3, 9, 1), (1, 1, 4)),  # upstream: 0, 0, 4
+    ],
+)
+def test_compute_new_shape(
+    shape: tuple[int, ...], old: tuple[float, ...], new: tuple[float, ...], expected: tuple[int, ...]
+) -> None:
     assert compute_new_shape(shape, old, new) == expected
 
 
-@pytest.mark.parametrize(("force", "current", "new", "axis"), [
-    (None, (3.0, 1, 1), (3.0, 1, 1), None),
-    (None, (3.1, 1, 1), (1, 1, 1), 0),
-    (None, (1, 1, 1), (3.1, 1, 1), 0),
-    (None, (0.24, 1.25, 1.25), (1, 1, 1), None),
-    (None, (4, 4, 1), (1, 1, 1), None),
-    (None, (1, 1, 5), (1, 5, 1), 2),
-    (None, (10, 1.5, 1.4), (5, 1, 1), 0),
-    (None, (999, 1, 1), (999, 1, 1), 0),
-    (True, (1, 1, 1), (9, 1, 1), None),
-    (True, (2, 1, 1), (1, 1, 1), 0),
-    (False, (9, 1, 1), (9, 1, 1), None),
-])
-def test_separate_axis(force: bool | None, current: tuple[float, ...], new: tuple[float, ...],
-                       axis: int | None) -> None:
+@pytest.mark.parametrize(
+    ("force", "current", "new", "axis"),
+    [
+        (None, (3.0, 1, 1), (3.0, 1, 1), None),
+        (None, (3.1, 1, 1), (1, 1, 1), 0),
+        (None, (1, 1, 1), (3.1, 1, 1), 0),
+        (None, (0.24, 1.25, 1.25), (1, 1, 1), None),
+        (None, (4, 4, 1), (1, 1, 1), None),
+        (None, (1, 1, 5), (1, 5, 1), 2),
+        (None, (10, 1.5, 1.4), (5, 1, 1), 0),
+        (None, (999, 1, 1), (999, 1, 1), 0),
+        (True, (1, 1, 1), (9, 1, 1), None),
+        (True, (2, 1, 1), (1, 1, 1), 0),
+        (False, (9, 1, 1), (9, 1, 1), None),
+    ],
+)
+def test_separate_axis(
+    force: bool | None, current: tuple[float, ...], new: tuple[float, ...], axis: int | None
+) -> None:
     assert determine_do_sep_z_and_axis(force, current, new) == (axis is not None, axis)
 
 
-@pytest.mark.parametrize(("size_in", "size_out", "expected"), [
-    (2, 3, [0, 1, 1]), (5, 10, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]), (10, 5, [1, 3, 5, 7, 9]), (7, 4, [0, 2, 4, 6]),
-    (4, 7, [0, 0, 1, 2, 2, 3, 3]), (3, 2, [0, 2]), (12, 13, [0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11]),
-])
+@pytest.mark.parametrize(
+    ("size_in", "size_out", "expected"),
+    [
+        (2, 3, [0, 1, 1]),
+        (5, 10, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]),
+        (10, 5, [1, 3, 5, 7, 9]),
+        (7, 4, [0, 2, 4, 6]),
+        (4, 7, [0, 0, 1, 2, 2, 3, 3]),
+        (3, 2, [0, 2]),
+        (12, 13, [0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11]),
+    ],
+)
 def test_slice_selection(size_in: int, size_out: int, expected: list[int]) -> None:
     assert nearest_index(size_in, size_out).tolist() == expected
 

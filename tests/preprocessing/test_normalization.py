@@ -24,13 +24,16 @@ def _image() -> np.ndarray:
     return np.array([[0, 40, 100], [150, 200, -10]], np.float32)
 
 
-@pytest.mark.parametrize(("scheme", "expected"), [
-    (ZScoreNormalization(False), [-1.03568, -0.51784, 0.25892, 0.90622, 1.55351, -1.16514]),
-    (ZScoreNormalization(True), [0, -0.74673, 0.05334, 0.72006, 1.38679, -1.41346]),
-    (CTNormalization(False, CT), [-2.5, -2.5, 0, 2.5, 2.5, -2.5]),
-    (NoNormalization(), [0, 40, 100, 150, 200, -10]),
-    (RescaleTo01Normalization(), [0.04762, 0.2381, 0.52381, 0.7619, 1, 0]),
-])
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        (ZScoreNormalization(False), [-1.03568, -0.51784, 0.25892, 0.90622, 1.55351, -1.16514]),
+        (ZScoreNormalization(True), [0, -0.74673, 0.05334, 0.72006, 1.38679, -1.41346]),
+        (CTNormalization(False, CT), [-2.5, -2.5, 0, 2.5, 2.5, -2.5]),
+        (NoNormalization(), [0, 40, 100, 150, 200, -10]),
+        (RescaleTo01Normalization(), [0.04762, 0.2381, 0.52381, 0.7619, 1, 0]),
+    ],
+)
 def test_values(scheme: ImageNormalization, expected: list[float]) -> None:
     image = _image()
     out = scheme.run(image, MASK)

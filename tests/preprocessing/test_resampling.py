@@ -23,7 +23,7 @@ def _upstream_like(volume: NDArray[np.float32], shape: tuple[int, ...], order: i
 
 def test_linear_values() -> None:
     out = resample_data_or_seg_to_shape(RAMP, (3, 5, 6), ISO, ISO, order=1)
-    np.testing.assert_allclose(out[0, 0, 0], [0, .5, 1.1667, 1.8333, 2.5, 3], atol=1e-4)
+    np.testing.assert_allclose(out[0, 0, 0], [0, 0.5, 1.1667, 1.8333, 2.5, 3], atol=1e-4)
     np.testing.assert_allclose(out[0, 0, 1], [1.6, 2.1, 2.7667, 3.4333, 4.1, 4.6], atol=1e-4)
     np.testing.assert_allclose(out[0, -1, -1], [20, 20.5, 21.1667, 21.8333, 22.5, 23], atol=1e-4)
     np.testing.assert_allclose(resample_torch_fornnunet(RAMP, (3, 5, 6), ISO, ISO), out, atol=1e-5)
@@ -37,7 +37,7 @@ def test_cubic_values_are_clipped_to_the_channel() -> None:
 
 def test_separate_axis_selects_slices_and_clips_each() -> None:
     out = resample_data_or_seg_to_shape(RAMP, (3, 5, 6), (5, 1, 1), (3, 1, 1), force_separate_z=None)
-    np.testing.assert_allclose(out[0, 0, 0], [0, .1729, .9222, 1.5707, 2.32, 2.8086], atol=1e-4)
+    np.testing.assert_allclose(out[0, 0, 0], [0, 0.1729, 0.9222, 1.5707, 2.32, 2.8086], atol=1e-4)
     np.testing.assert_array_equal(out[0, 1], out[0, 2])
     assert out[0, 0, -1, -1] == 11 and out[0, 1, 0, 0] == 12
 
@@ -106,10 +106,19 @@ def _by_indicators(labels: NDArray[np.int16], shape: tuple[int, ...], order: int
     return np.where(is_nearest, nearest, first).astype(labels.dtype)
 
 
-@pytest.mark.parametrize(("shape", "order"), [
-    ((11, 11, 11), 0), ((11, 11, 11), 1), ((5, 13, 7), 1), ((16, 4, 8), 1), ((8, 13, 8), 1), ((8, 8, 5), 1),
-    ((11, 11, 11), 3), ((5, 14, 7), 3),
-])
+@pytest.mark.parametrize(
+    ("shape", "order"),
+    [
+        ((11, 11, 11), 0),
+        ((11, 11, 11), 1),
+        ((5, 13, 7), 1),
+        ((16, 4, 8), 1),
+        ((8, 13, 8), 1),
+        ((8, 8, 5), 1),
+        ((11, 11, 11), 3),
+        ((5, 14, 7), 3),
+    ],
+)
 def test_labels_follow_the_definition_in_three_dimensions(shape: tuple[int, int, int], order: int) -> None:
     labels = np.random.default_rng(3).integers(-1, 4, size=(1, 8, 8, 8)).astype(np.int16)
     out = resample_data_or_seg_to_shape(labels, shape, ISO, ISO, is_seg=True, order=order)
@@ -119,8 +128,9 @@ def test_labels_follow_the_definition_in_three_dimensions(shape: tuple[int, int,
 
 def test_labels_with_a_separate_axis() -> None:
     labels = np.random.default_rng(4).integers(0, 25, size=(1, 5, 9, 12)).astype(np.int16)
-    out = resample_data_or_seg_to_shape(labels, (10, 12, 7), (8, 1, 1), ISO, is_seg=True, order=1,
-                                        force_separate_z=None)
+    out = resample_data_or_seg_to_shape(
+        labels, (10, 12, 7), (8, 1, 1), ISO, is_seg=True, order=1, force_separate_z=None
+    )
     for index, plane in enumerate(out[0]):
         np.testing.assert_array_equal(plane, _by_indicators(labels[0, index // 2], (12, 7), 1))
 

@@ -157,11 +157,13 @@ def test_a_process_that_cannot_be_started_is_an_error_and_no_standstill(monkeypa
 
 def test_a_script_with_an_unprotected_main_part_ends_with_advice(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent("""
+    script.write_text(
+        textwrap.dedent("""
         import os
         from nnunet_lite.utilities.parallel import Task, collect, run_tasks
         collect(run_tasks([Task("case", os.getpid), Task("other", os.getpid)], 2, show_progress=False))
-    """))
+    """)
+    )
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode != 0
     assert "if __name__ == '__main__'" in result.stderr

@@ -34,8 +34,7 @@ def steps_of_epoch(first: int, number: int, what: str) -> Iterator[int]:
 def epoch_report(curves: Mapping[str, list[Any]], epoch: int, num_epochs: int, now: datetime) -> list[str]:
     """Lines of the log for a finished epoch; words and rounding are upstream's, the forecast is ours."""
     durations = [
-        end - start
-        for start, end in zip(curves["epoch_start_timestamps"], curves["epoch_end_timestamps"], strict=True)
+        end - start for start, end in zip(curves["epoch_start_timestamps"], curves["epoch_end_timestamps"], strict=True)
     ]
     lines = [
         f"train_loss {round(curves['train_losses'][epoch], 4)}",

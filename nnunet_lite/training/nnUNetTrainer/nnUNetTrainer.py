@@ -72,7 +72,11 @@ class nnUNetTrainer(TrainingData):
     precision: str = "auto"
 
     def __init__(
-        self, plans: dict[str, Any], configuration: str, fold: int | str, dataset_json: dict[str, Any],
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
         device: torch.device = CUDA,
     ) -> None:
         self.is_ddp = is_distributed()

@@ -98,8 +98,16 @@ class TrainingData:
     ) -> Any:
         """A pipeline of ours, or any callable of image= and segmentation= that returns a dict of them."""
         return pipelines.get_training_transforms(
-            patch_size, rotation_for_DA, deep_supervision_scales, mirror_axes, do_dummy_2d_data_aug,
-            use_mask_for_norm, is_cascaded, foreground_labels, regions, ignore_label,
+            patch_size,
+            rotation_for_DA,
+            deep_supervision_scales,
+            mirror_axes,
+            do_dummy_2d_data_aug,
+            use_mask_for_norm,
+            is_cascaded,
+            foreground_labels,
+            regions,
+            ignore_label,
         )
 
     @staticmethod

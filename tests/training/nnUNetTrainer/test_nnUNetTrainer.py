@@ -87,7 +87,11 @@ def test_flags_become_part_of_the_folder(nnunet_folders: Folders) -> None:
 def test_length_of_a_variant_and_of_a_constructor_that_sets_it(nnunet_folders: Folders) -> None:
     class Own(nnUNetTrainer):
         def __init__(
-            self, plans: dict[str, Any], configuration: str, fold: int, dataset_json: dict[str, Any],
+            self,
+            plans: dict[str, Any],
+            configuration: str,
+            fold: int,
+            dataset_json: dict[str, Any],
             device: torch.device = CPU,
         ) -> None:
             super().__init__(plans, configuration, fold, dataset_json, device)
