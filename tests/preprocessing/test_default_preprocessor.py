@@ -240,5 +240,5 @@ def test_missing_plan_and_forbidden_names(prepared: tuple[Path, Path]) -> None:
     with pytest.raises(DatasetError, match="case_02_seg"):
         _preprocess()
     (folder.parent / "dataset.json").unlink()
-    with pytest.raises(PathError, match="nnUNetv2_plan_experiment"):
+    with pytest.raises(PathError, match="nnUNetv2_plan_and_preprocess"):
         _preprocess()
