@@ -185,6 +185,9 @@ FINGERPRINT_PROCESSES = Flag(
 VERIFY_INTEGRITY = _switch(
     "--verify_dataset_integrity", help="check every image and label first; recommended for a new dataset"
 )
+REPORT_JSON = Flag(
+    "--json", dest="json", metavar="FILE", default=None, help="also write everything that was found to this file"
+)
 NO_PREPROCESSING = _switch("--no_pp", help="stop after planning")
 CLEAN = _switch("--clean", help="recompute an existing fingerprint")
 PLANNER = Flag(

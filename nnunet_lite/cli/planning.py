@@ -92,6 +92,35 @@ def plan_and_preprocess_entry(argv: Sequence[str] | None = None) -> None:
         _preprocess(args, plans_identifier)
 
 
+@command
+def check_dataset_entry(argv: Sequence[str] | None = None) -> None:
+    """nnUNetv2_check_dataset."""
+    parser = make_parser(
+        "nnUNetv2_check_dataset",
+        "Look at dataset.json, the file names and every image and label map of raw datasets, and report everything "
+        "that is wrong. Exit code 0 if there are no faults (there may be warnings), 2 otherwise.",
+        flags.DATASETS,
+        flags.PROCESSES,
+        flags.REPORT_JSON,
+        flags.NO_PROGRESS_BAR,
+        flags.MAX_RAM,
+    )
+    args = parser.parse_args(argv)
+
+    from nnunet_lite.experiment_planning import integrity_report
+    from nnunet_lite.experiment_planning.plan_and_preprocess_api import check_datasets
+    from nnunet_lite.utilities.files import save_json
+
+    checks = []
+    for check in check_datasets(args.d, args.np, not args.no_pbar, _bytes(args.max_ram)):
+        print(integrity_report.as_text(check), end="\n\n", flush=True)
+        checks.append(check)
+    if args.json is not None:
+        save_json(integrity_report.as_document(checks), args.json, sort_keys=False)
+    if any(check.examination.faults for check in checks):
+        raise integrity_report.as_error(checks)
+
+
 def _extract(args: argparse.Namespace, num_processes: int) -> None:
     from nnunet_lite.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 

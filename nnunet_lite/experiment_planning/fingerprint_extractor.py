@@ -11,16 +11,17 @@ from nnunet_lite.exceptions import DatasetError, PlansError
 from nnunet_lite.experiment_planning.case_examination import CaseReport, Questions
 from nnunet_lite.experiment_planning.intensity_statistics import pooled_properties, summary_size
 from nnunet_lite.experiment_planning.verify_dataset_integrity import (
-    Examination,
-    allowed_labels,
+    Survey,
     conclude,
     examine,
-    find_faults,
+    log_warnings,
+    survey_dataset,
     verify_dataset_integrity,
 )
 from nnunet_lite.paths import nnUNet_preprocessed
+from nnunet_lite.plans.faults import faults_as_error
 from nnunet_lite.plans.fingerprint import DatasetFingerprint
-from nnunet_lite.plans.raw_dataset import RawDataset, faults_as_error, maybe_convert_to_dataset_name, raw_folder
+from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name, raw_folder
 from nnunet_lite.utilities.files import load_json, save_json
 from nnunet_lite.utilities.logging import logger
 
@@ -65,45 +66,46 @@ class DatasetFingerprintExtractor:
         Raises:
             DatasetError: some cases are broken; lists all of them, and nothing is written.
         """
-        dataset = RawDataset.scan(self.input_folder)
         target = nnUNet_preprocessed / self.dataset_name / _FINGERPRINT
         existing = None if overwrite_existing else _load_existing(target)
         if existing is None:
-            return self._extract(dataset, target, check_dataset_integrity)
+            return self._extract(target, check_dataset_integrity)
         if check_dataset_integrity:
             verify_dataset_integrity(
                 self.input_folder, self.num_processes, show_progress=self.show_progress, max_ram=self.max_ram
             )
-        _warn_if_stale(target, dataset)
+        _warn_if_stale(target, RawDataset.scan(self.input_folder))
         return existing
 
-    def _extract(self, dataset: RawDataset, target: Path, check_dataset_integrity: bool) -> dict[str, Any]:
+    def _extract(self, target: Path, check_dataset_integrity: bool) -> dict[str, Any]:
+        dataset, findings, questions = self._survey(check_dataset_integrity)
         sources = _sources(dataset)
-        faults = find_faults(dataset) if check_dataset_integrity else dataset.faults
-        if faults and not dataset.cases:
-            raise faults_as_error(dataset.name, faults, 0)
-        labels = allowed_labels(dataset) if check_dataset_integrity else None
-        questions = Questions(dataset.dataset_json.num_input_channels, labels, summary_size(len(dataset.cases)))
+        description = "Extracting dataset fingerprint"
         examination = examine(
-            dataset,
-            faults,
-            questions,
-            self.num_processes,
-            "Extracting dataset fingerprint",
-            self.show_progress,
-            self.max_ram,
+            dataset, findings, questions, self.num_processes, description, self.show_progress, self.max_ram
         )
-        self._conclude(dataset, examination, check_dataset_integrity)
+        if check_dataset_integrity:
+            conclude(dataset, examination)
+        else:
+            log_warnings(examination.findings)
+        if examination.faults:
+            raise faults_as_error(dataset.name, examination.faults, len(dataset.cases))
         fingerprint = _fingerprint(dataset, list(examination.reports.values()))
         save_json(sources, target.with_name(_SOURCES))
         save_json(fingerprint, target)
         return fingerprint
 
-    def _conclude(self, dataset: RawDataset, examination: Examination, check_dataset_integrity: bool) -> None:
+    def _survey(self, check_dataset_integrity: bool) -> Survey:
+        """The dataset before its images are opened; without the check, only what makes it unusable is looked for."""
         if check_dataset_integrity:
-            conclude(dataset, examination)
-        elif examination.faults:
-            raise faults_as_error(dataset.name, examination.faults, len(dataset.cases))
+            survey = survey_dataset(self.input_folder)
+            size = summary_size(len(survey.dataset.cases))
+            return survey._replace(questions=survey.questions._replace(summary_size=size))
+        dataset = RawDataset.scan(self.input_folder)
+        if dataset.faults and not dataset.cases:
+            raise faults_as_error(dataset.name, dataset.faults, 0)
+        channels = None if dataset.faults else dataset.dataset_json.num_input_channels
+        return Survey(dataset, dataset.findings, Questions(channels, None, summary_size(len(dataset.cases))))
 
 
 def _fingerprint(dataset: RawDataset, reports: list[CaseReport]) -> dict[str, Any]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunet_lite.configuration import num_processes_default
 from nnunet_lite.exceptions import ArgumentError, ExtensionError, PlansError
 from nnunet_lite.experiment_planning.fingerprint_extractor import DatasetFingerprintExtractor
-from nnunet_lite.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+from nnunet_lite.experiment_planning.verify_dataset_integrity import (
+    DatasetCheck,
+    check_dataset,
+    verify_dataset_integrity,
+)
 from nnunet_lite.extensions import find_class, known_names
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunet_lite.plans.plans_manager import PlansManager, plans_file
-from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name
+from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name, raw_folder
 from nnunet_lite.utilities.files import copy_file, load_json
 from nnunet_lite.utilities.logging import logger
 
@@ -68,6 +72,22 @@ def extract_fingerprints(
         if check_dataset_integrity:
             verify_dataset_integrity(nnUNet_raw / name, processes, show_progress=show_progress_bar, max_ram=max_ram)
         extractor.run(overwrite_existing=clean)
+
+
+def check_datasets(
+    dataset_ids: Sequence[int | str],
+    num_processes: int | None = None,
+    show_progress_bar: bool = True,
+    max_ram: int | None = None,
+) -> Iterator[DatasetCheck]:
+    """Check raw datasets one after the other and yield what was found; all of them must exist.
+
+    Raises:
+        DatasetError: no such dataset.
+        ArgumentError: no dataset was given.
+    """
+    for folder in [raw_folder(name) for name in _dataset_names(dataset_ids, (nnUNet_raw,))]:
+        yield check_dataset(folder, num_processes, show_progress=show_progress_bar, max_ram=max_ram)
 
 
 def plan_experiments(
@@ -162,13 +182,15 @@ def copy_reference_labels(dataset_name: str, reader: BaseReaderWriter) -> None:
             copy_file(companion, folder / f"{case.identifier}{Path(companion).suffix}", only_if_newer=True)
 
 
-def _dataset_names(dataset_ids: Sequence[int | str]) -> list[str]:
-    """Names of the datasets; raises PathError for a folder that is not set, before anything is done."""
+def _dataset_names(
+    dataset_ids: Sequence[int | str], needed: Sequence[os.PathLike[str]] = (nnUNet_raw, nnUNet_preprocessed)
+) -> list[str]:
+    """Names of the datasets, each once; raises PathError for a folder that is not set, before anything is done."""
     if not dataset_ids:
         raise ArgumentError("No dataset was given; name at least one id, for example 4")
-    for root in (nnUNet_raw, nnUNet_preprocessed):
+    for root in needed:
         os.fspath(root)
-    return [maybe_convert_to_dataset_name(dataset) for dataset in dataset_ids]
+    return list(dict.fromkeys(maybe_convert_to_dataset_name(dataset) for dataset in dataset_ids))
 
 
 def _planner_class(name: str) -> Any:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from nnunet_lite.configuration import num_processes_default
 from nnunet_lite.exceptions import DatasetError
+from nnunet_lite.experiment_planning.case_comparison import compare_cases
 from nnunet_lite.experiment_planning.case_examination import CaseReport, Questions, examine_case
+from nnunet_lite.experiment_planning.document_check import check_document, sound_labels, usable_document
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-from nnunet_lite.plans.label_manager import LabelManager
-from nnunet_lite.plans.raw_dataset import Fault, RawCase, RawDataset, faults_as_error
+from nnunet_lite.plans.case_files import RawCase
+from nnunet_lite.plans.dataset_json import DatasetJson
+from nnunet_lite.plans.faults import Fault, abridged, faults_as_error
+from nnunet_lite.plans.raw_dataset import RawDataset
 from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, describe, run_tasks
@@ -20,19 +25,37 @@ from nnunet_lite.utilities.parallel import Task, describe, run_tasks
 _EXAMPLES = 5  # images that may be tried to choose a reader
 
 
+class Survey(NamedTuple):
+    """A dataset before any image is opened, what is wrong with it so far, and what to ask of every case."""
+
+    dataset: RawDataset
+    findings: list[Fault]
+    questions: Questions
+
+
 class Examination(NamedTuple):
-    """Reports of all cases in the dataset's order, and every fault of the dataset and its cases."""
+    """Reports of the examined cases in the dataset's order, and every finding of the dataset and its cases."""
 
     reports: dict[str, CaseReport]
-    faults: list[Fault]
+    findings: list[Fault]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Findings that must be repaired."""
+        return [finding for finding in self.findings if finding.is_fault]
+
+
+class DatasetCheck(NamedTuple):
+    """A checked dataset and what was found."""
+
+    dataset: RawDataset
+    examination: Examination
 
 
 def verify_dataset_integrity(
     folder: PathLike, num_processes: int | None = None, *, show_progress: bool = True, max_ram: int | None = None
 ) -> None:
-    """Check dataset.json, file names and every image and label map of a raw dataset.
-
-    Warns about label maps that are all background and about origins and directions that differ.
+    """Check dataset.json, file names and every image and label map of a raw dataset; warnings are logged.
 
     Args:
         folder: DatasetXXX_NAME in nnUNet_raw.
@@ -41,111 +64,125 @@ def verify_dataset_integrity(
         max_ram: bytes that cases examined at the same time may need by estimate.
 
     Raises:
-        DatasetError: lists all faults, a line each.
+        DatasetError: lists the faults, a line each.
     """
-    dataset = RawDataset.scan(folder)
-    faults = find_faults(dataset)
-    questions = Questions(dataset.dataset_json.num_input_channels, allowed_labels(dataset), 0)
-    conclude(
-        dataset,
-        examine(dataset, faults, questions, num_processes, "Verifying dataset integrity", show_progress, max_ram),
+    check = check_dataset(folder, num_processes, show_progress=show_progress, max_ram=max_ram)
+    conclude(check.dataset, check.examination)
+
+
+def check_dataset(
+    folder: PathLike, num_processes: int | None = None, *, show_progress: bool = True, max_ram: int | None = None
+) -> DatasetCheck:
+    """As `verify_dataset_integrity`, but returns what was found and raises nothing for it."""
+    survey = survey_dataset(folder)
+    description = "Verifying dataset integrity"
+    examination = examine(
+        survey.dataset, survey.findings, survey.questions, num_processes, description, show_progress, max_ram
     )
+    return DatasetCheck(survey.dataset, examination)
 
 
 def conclude(dataset: RawDataset, examination: Examination) -> None:
     """Log the warnings; raise DatasetError if there are faults, else say that the dataset is fine."""
-    for report in examination.reports.values():
-        for warning in report.warnings:
-            logger.warning("%s", warning)
+    log_warnings(examination.findings)
     if examination.faults:
         raise faults_as_error(dataset.name, examination.faults, len(dataset.cases))
     logger.info("%s: no faults found in %d cases", dataset.name, len(dataset.cases))
 
 
-def find_faults(dataset: RawDataset) -> list[Fault]:
-    """What is wrong with dataset.json and the file names, without opening any image.
-
-    Raises:
-        DatasetError: dataset.json is such that images cannot be checked against it (lists the rest, too).
-    """
-    faults = [*_faults_of_document(dataset), *dataset.faults]
-    if any(fault.kind == "dataset.json" for fault in faults):
-        raise faults_as_error(dataset.name, faults, len(dataset.cases))
-    return faults
+def log_warnings(findings: Sequence[Fault]) -> None:
+    """Log a few warnings of each kind, and how many more there are."""
+    for line in abridged([finding for finding in findings if not finding.is_fault]):
+        logger.warning("%s", line)
 
 
-def _faults_of_document(dataset: RawDataset) -> Iterator[Fault]:
-    document = dataset.dataset_json
-    missing = document.missing_keys
-    if missing:
-        hint = '; rename "modality" to "channel_names"' if "modality" in document.raw else ""
-        yield Fault("", "dataset.json", f"{document.source} lacks {', '.join(missing)}{hint}")
-    checks: dict[str, Callable[[], object]] = {
-        "channel_names": lambda: document.channel_names,
-        "labels": lambda: _require_sound_labels(dataset),
-        "numTraining": lambda: document.num_training,
-    }
-    for key, check in checks.items():
-        try:
-            value = None if key in missing else check()
-        except DatasetError as error:
-            yield Fault("", "dataset.json", str(error))
-        else:
-            if key == "numTraining" and value is not None and dataset.cases and value != len(dataset.cases):
-                examples = ", ".join(list(dataset.cases)[:_EXAMPLES])
-                yield Fault(
-                    "",
-                    "numTraining",
-                    f"dataset.json says numTraining {value}, but there are "
-                    f"{len(dataset.cases)} training cases ({examples}, ...)",
-                )
+def survey_dataset(folder: PathLike) -> Survey:
+    """What is wrong with dataset.json and the file names; where dataset.json fails, the files are asked instead."""
+    folder = Path(folder)
+    document, findings = check_document(folder / "dataset.json")
+    usable = None if document is None else usable_document(document, folder, findings)
+    if document is None or usable is None:
+        nothing = RawDataset(folder.name, folder, document or DatasetJson({}), {}, [])
+        return Survey(nothing, findings, Questions(None, None, 0))
+    dataset = RawDataset.scan(folder, usable)
+    findings += _number_of_cases(document, dataset) + dataset.findings
+    complete = not {finding.kind for finding in findings} & {"image-missing", "file-missing"}
+    questions = Questions(_num_channels(document) if complete else None, allowed_labels(document), 0)
+    return Survey(dataset, findings, questions)
 
 
-def _require_sound_labels(dataset: RawDataset) -> None:
-    labels = allowed_labels(dataset)
-    expected = list(range(len(labels)))
-    if list(labels) != expected:
-        raise DatasetError(
-            f"labels of dataset.json are {list(labels)}, expected consecutive numbers {expected}; renumber them in "
-            "dataset.json and in the label files"
-        )
+def _number_of_cases(document: DatasetJson, dataset: RawDataset) -> list[Fault]:
+    try:
+        declared = document.num_training
+    except DatasetError:
+        return []
+    if declared == len(dataset.cases) or not dataset.cases:
+        return []
+    examples = ", ".join(list(dataset.cases)[:_EXAMPLES]) + (", ..." if len(dataset.cases) > _EXAMPLES else "")
+    found = f"numTraining {declared}, but there are {len(dataset.cases)} training cases ({examples})"
+    repair = f'write "numTraining": {len(dataset.cases)} if that is all'
+    return [Fault("json-num-training", found, file="dataset.json", repair=repair)]
 
 
-def allowed_labels(dataset: RawDataset) -> tuple[int, ...]:
-    """Sorted labels that may occur in label maps, the ignore label among them. Raises DatasetError."""
-    document = dataset.dataset_json
-    manager = LabelManager(document.labels, document.regions_class_order)
-    ignore = manager.ignore_label
-    return tuple(sorted({*manager.all_labels, *([] if ignore is None else [ignore])}))
+def _num_channels(document: DatasetJson) -> int | None:
+    try:
+        return document.num_input_channels
+    except DatasetError:
+        return None
+
+
+def allowed_labels(document: DatasetJson) -> tuple[int, ...] | None:
+    """Sorted labels that may occur in label maps, the ignore label among them; None if dataset.json is unsound."""
+    manager = sound_labels(document)
+    if manager is None:
+        return None
+    return tuple(sorted({*manager.all_labels, *([] if manager.ignore_label is None else [manager.ignore_label])}))
 
 
 def examine(
     dataset: RawDataset,
-    faults: list[Fault],
+    findings: Sequence[Fault],
     questions: Questions,
     num_processes: int | None,
     description: str,
     show_progress: bool,
     max_ram: int | None,
 ) -> Examination:
-    """Look at every case whose files are all there, in background processes, and collect what was found."""
-    faults = list(faults)
-    broken = {fault.case for fault in faults}
-    cases = [case for case in dataset.cases.values() if case.identifier not in broken and case.label is not None]
+    """Look at every case, as far as its files are there, in background processes, and collect what was found."""
+    existing = [_existing_files(case, findings) for case in dataset.cases.values()]
+    cases = {case.identifier: case for case in existing if case.images or case.label is not None}
     if not cases:
-        return Examination({}, faults)
-    reader = choose_reader(dataset)
-    tasks = [Task(case.identifier, examine_case, (case, reader, questions), _memory(reader, case)) for case in cases]
-    tasks.sort(key=lambda task: task.memory, reverse=True)
+        return Examination({}, list(findings))
+    try:
+        reader = choose_reader(dataset)
+    except DatasetError as error:
+        known = any(finding.kind == "json-file-ending" for finding in findings)
+        return Examination({}, [*findings, *([] if known else [Fault("json-file-ending", str(error))])])
+    tasks = [Task(case.identifier, examine_case, (case, reader, questions), _memory(reader, case)) for case in existing]
+    tasks = sorted((task for task in tasks if task.name in cases), key=lambda task: task.memory, reverse=True)
     processes = num_processes_default() if num_processes is None else num_processes
     reports: dict[str, CaseReport] = {}
     for outcome in run_tasks(tasks, processes, description=description, show_progress=show_progress, max_ram=max_ram):
-        if outcome.error is None:
-            reports[outcome.name] = outcome.value
-        else:
-            reports[outcome.name] = CaseReport([Fault(outcome.name, "failed", describe(outcome.error))], [])
-    in_order = {case.identifier: reports[case.identifier] for case in cases}
-    return Examination(in_order, faults + [fault for report in in_order.values() for fault in report.faults])
+        failed = outcome.error is not None
+        reports[outcome.name] = (
+            CaseReport([Fault("case-failed", describe(outcome.error), case=outcome.name)]) if failed else outcome.value
+        )
+    in_order = {name: reports[name] for name in cases}
+    found = [*findings, *(finding for report in in_order.values() for finding in report.findings)]
+    if questions.labels is not None:
+        found += compare_cases(in_order, dataset.dataset_json.labels)
+    return Examination(in_order, [_with_short_path(finding, dataset.folder) for finding in found])
+
+
+def _existing_files(case: RawCase, findings: Sequence[Fault]) -> RawCase:
+    missing = {finding.file for finding in findings if finding.kind == "file-missing"}
+    label = None if case.label in missing else case.label
+    return RawCase(case.identifier, [file for file in case.images if file not in missing], label)
+
+
+def _with_short_path(finding: Fault, folder: Path) -> Fault:
+    """Files of the dataset relative to its folder: they are told apart by their ends."""
+    return dataclasses.replace(finding, file=finding.file.removeprefix(f"{folder}/"))
 
 
 def choose_reader(dataset: RawDataset) -> type[BaseReaderWriter]:
@@ -155,7 +192,7 @@ def choose_reader(dataset: RawDataset) -> type[BaseReaderWriter]:
         DatasetError: there is no reader for the file ending.
     """
     for case in list(dataset.cases.values())[:_EXAMPLES]:
-        if Path(case.images[0]).is_file():
+        if case.images and Path(case.images[0]).is_file():
             try:
                 return determine_reader_writer_from_dataset_json(dataset.dataset_json.raw, case.images[0])
             except DatasetError as error:
@@ -165,6 +202,8 @@ def choose_reader(dataset: RawDataset) -> type[BaseReaderWriter]:
 
 def _memory(reader: type[BaseReaderWriter], case: RawCase) -> int:
     """Estimated bytes for examining a case; 0 if its first image cannot be read, which its examination will say."""
+    if not case.images:
+        return 0
     try:
         channels, *shape = reader().read_header(case.images[0]).shape
     except DatasetError:

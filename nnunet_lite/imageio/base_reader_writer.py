@@ -119,10 +119,20 @@ def require_same_geometry(first: str, content: FileContent, file: str, other: Fi
     for key in ("origin", "direction"):
         here, there = (p.get("sitk_stuff", {}).get(key, ()) for p in (properties, other.properties))
         if not spacings_agree(here, there):
-            logger.warning("%s: %s %s differs from %s of %s", file, key, rounded(there), rounded(here), first)
+            logger.warning(
+                "%s: %s %s differs from %s of %s",
+                file,
+                key,
+                rounded(there),
+                rounded(here),
+                first,
+                extra={"kind": f"channel-{key}", "file": file},
+            )
     here, there = (p.get("nibabel_stuff", {}).get("original_affine", ()) for p in (properties, other.properties))
     if not spacings_agree(np.ravel(here).tolist(), np.ravel(there).tolist()):
-        logger.warning("%s: its affine differs from that of %s", file, first)
+        logger.warning(
+            "%s: its affine differs from that of %s", file, first, extra={"kind": "channel-direction", "file": file}
+        )
 
 
 def spacings_agree(first: Sequence[float], second: Sequence[float]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.utilities.files import PathLike, load_json
 
 REQUIRED_KEYS = ("channel_names", "labels", "numTraining", "file_ending")
+LARGEST = 65535  # label that can be stored
+LIST_ENTRY = 'case: {"images": [file, ...], "label": file}'
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class DatasetJson:
             raise DatasetError(
                 f"There is no {path}; every dataset needs it, with the keys {', '.join(REQUIRED_KEYS)}"
             ) from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise DatasetError(f"{path} is no valid JSON: {error}") from error
         except OSError as error:
             raise DatasetError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
@@ -50,8 +51,8 @@ class DatasetJson:
     def file_ending(self) -> str:
         """Ending of all images and label maps, with its dot."""
         value = self._required("file_ending")
-        if not isinstance(value, str) or not value.startswith("."):
-            raise DatasetError(f'{self.source}: "file_ending" is {value!r}; expected a text such as ".nii.gz"')
+        if not isinstance(value, str) or not value.startswith(".") or len(value) < 2 or not _is_file_name(f"a{value}"):
+            raise DatasetError(f'{self.source}: "file_ending" is {short(value)}; expected a text such as ".nii.gz"')
         return value
 
     @property
@@ -61,13 +62,14 @@ class DatasetJson:
         if value is None:
             self._required("channel_names")
         if isinstance(value, list):
-            return [str(name) for name in value]
+            value = {str(number): name for number, name in enumerate(value)}
         numbers = sorted(value, key=_as_number) if isinstance(value, dict) else []
-        if not numbers or [_as_number(number) for number in numbers] != list(range(len(numbers))):
+        numbered = bool(numbers) and [_as_number(number) for number in numbers] == list(range(len(numbers)))
+        if not numbered or not all(isinstance(name, str) for name in value.values()):
             raise DatasetError(
-                f'{self.source}: "channel_names" is {value!r}; expected {{"0": name, "1": name, ...}} without gaps'
+                f'{self.source}: "channel_names" is {short(value)}; expected {{"0": name, "1": name, ...}} without gaps'
             )
-        return [str(value[number]) for number in numbers]
+        return [value[number] for number in numbers]
 
     @property
     def num_input_channels(self) -> int:
@@ -79,10 +81,10 @@ class DatasetJson:
         """Label name -> number, or -> list of numbers (a region), in the order of the file."""
         value = self._required("labels")
         try:
-            return {str(name): _as_label(label) for name, label in value.items()}
-        except (AttributeError, TypeError, ValueError) as error:
+            return {str(name): as_label(label) for name, label in value.items()}
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
-                f'{self.source}: "labels" is {value!r}; expected {{"background": 0, name: number or [numbers], ...}}'
+                f'{self.source}: "labels" is {short(value)}; expected {{"background": 0, name: number or [numbers]}}'
             ) from error
 
     @property
@@ -91,8 +93,10 @@ class DatasetJson:
         value = self.raw.get("regions_class_order")
         if value is None:
             return None
-        if not isinstance(value, list) or not all(isinstance(label, int) for label in value):
-            raise DatasetError(f'{self.source}: "regions_class_order" is {value!r}; expected a list of whole numbers')
+        if not isinstance(value, list) or not all(type(label) is int and 0 <= label <= LARGEST for label in value):
+            raise DatasetError(
+                f'{self.source}: "regions_class_order" is {short(value)}; expected a list of whole numbers from 0'
+            )
         return list(value)
 
     @property
@@ -100,9 +104,12 @@ class DatasetJson:
         """Number of training cases as declared."""
         value = self._required("numTraining")
         try:
-            return int(value)
-        except (TypeError, ValueError) as error:
-            raise DatasetError(f'{self.source}: "numTraining" is {value!r}; expected a whole number') from error
+            number = _as_whole(value)
+        except (TypeError, ValueError, OverflowError):
+            number = -1
+        if not 0 <= number < 2**31:
+            raise DatasetError(f'{self.source}: "numTraining" is {short(value)}; expected a whole number')
+        return number
 
     @property
     def reader_writer_name(self) -> str | None:
@@ -120,14 +127,9 @@ class DatasetJson:
         value = self.raw.get("dataset")
         if value is None:
             return None
-        entries = value.items() if isinstance(value, dict) else [("", value)]
-        for case, entry in entries:
-            images = entry.get("images") if isinstance(entry, dict) else None
-            if not case or not isinstance(images, list) or not images:
-                raise DatasetError(
-                    f'{self.source}: "dataset" has the entry {case!r}: {entry!r}; '
-                    'expected case: {"images": [file, ...], "label": file}'
-                )
+        problems = list_problems(value)
+        if problems:
+            raise DatasetError(f'{self.source}: "dataset" has {problems[0]}; expected {LIST_ENTRY}')
         return dict(value)
 
     def _required(self, key: str) -> Any:
@@ -136,14 +138,49 @@ class DatasetJson:
         return self.raw[key]
 
 
+def list_problems(value: Any) -> list[str]:
+    """What is wrong with the entries of the key `dataset`, a text for each."""
+    entries = value.items() if isinstance(value, dict) else [("", value)]
+    return [f"the entry {short(case)}: {short(entry)}" for case, entry in entries if not _is_entry(case, entry)]
+
+
+def _is_entry(case: str, entry: Any) -> bool:
+    if not _is_file_name(case) or not isinstance(entry, dict):
+        return False
+    images, label = entry.get("images"), entry.get("label")
+    files = [*images, *([] if label is None else [label])] if isinstance(images, list) and images else []
+    return bool(files) and all(isinstance(file, str) and file and "\0" not in file for file in files)
+
+
+def _is_file_name(text: Any) -> bool:
+    """Whether a text can be the name of a file in a folder of ours, and of nothing outside of it."""
+    return isinstance(text, str) and text not in ("", ".", "..") and not set(text) & set("/\\\0")
+
+
+def short(value: Any, length: int = 200) -> str:
+    """A value of a document for a message."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[: length - 4]} ..."
+
+
 def _as_number(text: Any) -> int:
-    return int(text) if str(text).isdigit() else -1
+    return int(text) if str(text).isascii() and str(text).isdigit() and len(str(text)) < 9 else -1
 
 
-def _as_label(value: Any) -> int | list[int]:
-    if isinstance(value, (list, tuple)):
-        return [_as_whole(label) for label in value]
-    return _as_whole(value)
+def as_label(value: Any) -> int | list[int]:
+    """A label, or the labels of a region, as whole numbers. Raises TypeError, ValueError or OverflowError."""
+    if not isinstance(value, (list, tuple)):
+        return _as_storable(value)
+    if not value:
+        raise ValueError("a region of no label")
+    return [_as_storable(label) for label in value]
+
+
+def _as_storable(value: Any) -> int:
+    number = _as_whole(value)
+    if not 0 <= number <= LARGEST:
+        raise ValueError(f"{number} is not from 0 to {LARGEST}")
+    return number
 
 
 def _as_whole(value: Any) -> int:

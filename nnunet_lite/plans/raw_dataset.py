@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunet_lite.plans.case_files import RawCase, explicit_cases, group_by_case, nothing_found, scan_folders
 from nnunet_lite.plans.dataset_json import DatasetJson
-from nnunet_lite.utilities.files import PathLike, subdirs, subfiles
+from nnunet_lite.plans.faults import Fault, faults_as_error
+from nnunet_lite.utilities.files import PathLike, subdirs
 
 _DATASET = re.compile(r"^Dataset(\d{3,})_")
-_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
-_IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
-_EXAMPLES = 5  # names listed in a message
-
-
-class RawCase(NamedTuple):
-    """One training case: image files in channel order and its label map."""
-
-    identifier: str
-    images: list[str]
-    label: str | None
-
-
-class Fault(NamedTuple):
-    """Something wrong with a dataset; `case` is empty if it concerns the dataset as a whole."""
-
-    case: str
-    kind: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -45,7 +27,12 @@ class RawDataset:
     folder: Path
     dataset_json: DatasetJson
     cases: dict[str, RawCase]
-    faults: list[Fault]
+    findings: list[Fault]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Findings that must be repaired."""
+        return [finding for finding in self.findings if finding.is_fault]
 
     @classmethod
     def load(cls, name_or_id: int | str) -> RawDataset:
@@ -60,32 +47,27 @@ class RawDataset:
         return dataset
 
     @classmethod
-    def scan(cls, folder: PathLike) -> RawDataset:
-        """List the cases of a dataset's folder; missing and misnamed files end up in `faults`.
+    def scan(cls, folder: PathLike, dataset_json: DatasetJson | None = None) -> RawDataset:
+        """List the cases of a dataset's folder; missing and misnamed files end up in `findings`.
+
+        Args:
+            folder: DatasetXXX_NAME.
+            dataset_json: its content; None reads it.
 
         Raises:
             DatasetError: dataset.json is missing or lacks what is needed to find the files.
         """
         folder = Path(folder)
-        dataset_json = DatasetJson.from_file(folder / "dataset.json")
-        faults: list[Fault] = []
-        if dataset_json.explicit_cases is None:
-            cases = _scan_folders(folder, dataset_json.file_ending, faults)
+        view = DatasetJson.from_file(folder / "dataset.json") if dataset_json is None else dataset_json
+        findings: list[Fault] = []
+        listed = view.explicit_cases
+        if listed is None:
+            cases = scan_folders(folder, view.file_ending, findings)
         else:
-            cases = _explicit_cases(folder, dataset_json.explicit_cases, faults)
-        if not cases and not faults:
-            faults.append(Fault("", "empty", _nothing_found(folder, dataset_json)))
-        return cls(folder.name, folder, dataset_json, cases, faults)
-
-
-def faults_as_error(dataset: str, faults: list[Fault], num_cases: int) -> DatasetError:
-    """One error for everything that is wrong: the fault itself if it is alone, else a summary and a line for each."""
-    lines = [f"{fault.case}: {fault.message}" if fault.case else fault.message for fault in faults]
-    if len(lines) == 1:
-        return DatasetError(f"{dataset}: {lines[0]}")
-    broken = len({fault.case for fault in faults if fault.case})
-    summary = f"{dataset} has {len(faults)} faults ({broken} of {num_cases} cases are affected); correct them:"
-    return DatasetError("\n  ".join([summary, *lines]))
+            cases = explicit_cases(folder, listed, findings)
+        if not cases and not any(finding.kind == "folder-missing" for finding in findings):
+            findings.append(nothing_found(folder, view.file_ending, listed is not None))
+        return cls(folder.name, folder, view, cases, findings)
 
 
 def raw_folder(name_or_id: int | str) -> Path:
@@ -183,8 +165,9 @@ def list_image_cases(folder: PathLike, file_ending: str) -> dict[str, list[str]]
     Raises:
         DatasetError: the folder does not exist, files are named otherwise, or a channel in between is missing.
     """
-    faults: list[Fault] = []
-    cases = _group(Path(folder), file_ending, faults)
+    findings: list[Fault] = []
+    cases = group_by_case(Path(folder), file_ending, findings)
+    faults = [finding for finding in findings if finding.is_fault]
     if faults:
         raise faults_as_error(str(folder), faults, len(cases))
     return cases
@@ -198,113 +181,8 @@ def get_filenames_of_train_images_and_targets(
     Raises:
         DatasetError: files are missing or misnamed.
     """
-    folder = Path(raw_dataset_folder)
-    view = DatasetJson.from_file(folder / "dataset.json") if dataset_json is None else DatasetJson(dataset_json)
-    faults: list[Fault] = []
-    explicit = view.explicit_cases
-    cases = (
-        _scan_folders(folder, view.file_ending, faults)
-        if explicit is None
-        else _explicit_cases(folder, explicit, faults)
-    )
+    dataset = RawDataset.scan(raw_dataset_folder, None if dataset_json is None else DatasetJson(dataset_json))
+    faults = [fault for fault in dataset.faults if fault.kind != "no-cases"]
     if faults:
-        raise faults_as_error(folder.name, faults, len(cases))
-    return {case.identifier: {"images": case.images, "label": case.label} for case in cases.values()}
-
-
-def _nothing_found(folder: Path, dataset_json: DatasetJson) -> str:
-    if dataset_json.explicit_cases is not None:
-        return f'there are no training cases in "dataset" of {folder / "dataset.json"}'
-    names = subfiles(folder / "imagesTr", join=False)
-    held = f"it holds {_examples(names)}" if names else "it is empty"
-    return (
-        f"there are no training cases in {folder / 'imagesTr'}: expected files CASE_0000{dataset_json.file_ending} "
-        f'("file_ending" of dataset.json), {held}'
-    )
-
-
-def _explicit_cases(folder: Path, entries: dict[str, dict[str, Any]], faults: list[Fault]) -> dict[str, RawCase]:
-    cases = {}
-    for identifier, entry in entries.items():
-        images = [_resolved(folder, image) for image in entry["images"]]
-        label = _resolved(folder, entry["label"]) if entry.get("label") is not None else None
-        cases[identifier] = RawCase(identifier, images, label)
-        missing = [file for file in [*images, *([label] if label else [])] if not Path(file).is_file()]
-        if missing:
-            message = f'listed in "dataset", but not there: {", ".join(missing)}'
-            faults.append(Fault(identifier, "missing file", message))
-        if label is None:
-            faults.append(Fault(identifier, "missing label", 'its entry in "dataset" names no label'))
-    return cases
-
-
-def _resolved(folder: Path, file: str) -> str:
-    """A path of dataset.json: environment variables expanded, relative to the dataset's folder."""
-    return os.path.abspath(folder / os.path.expandvars(file))
-
-
-def _scan_folders(folder: Path, file_ending: str, faults: list[Fault]) -> dict[str, RawCase]:
-    images, labels = folder / "imagesTr", folder / "labelsTr"
-    for needed in (images, labels):
-        if not needed.is_dir():
-            faults.append(Fault("", "missing folder", f"{needed} does not exist"))
-    if faults:
-        return {}
-    present = set(subfiles(labels, file_ending, join=False))
-    cases = {}
-    for identifier, files in _group(images, file_ending, faults).items():
-        label = f"{identifier}{file_ending}"
-        cases[identifier] = RawCase(identifier, files, str(labels / label) if label in present else None)
-        if label not in present:
-            faults.append(Fault(identifier, "missing label", f"there is no label map {labels / label}"))
-    return cases
-
-
-def _group(folder: Path, file_ending: str, faults: list[Fault]) -> dict[str, list[str]]:
-    """Files of a folder by case, in one pass over its listing."""
-    if not folder.is_dir():
-        raise DatasetError(f"The folder {folder} does not exist")
-    channels: dict[str, dict[int, str]] = {}
-    misnamed, other = [], []
-    for name in subfiles(folder, join=False):
-        match = _CHANNEL.match(name[: -len(file_ending)]) if name.endswith(file_ending) else None
-        if match is not None:
-            channels.setdefault(match[1], {})[int(match[2])] = str(folder / name)
-        elif name.endswith(file_ending):
-            misnamed.append(name)
-        elif name.endswith(_IMAGE_ENDINGS):
-            other.append(name)
-    if misnamed:
-        faults.append(
-            Fault(
-                "",
-                "file name",
-                f"{folder}: {_examples(misnamed)} named otherwise than "
-                f"CASE_0000{file_ending} (case, channel with 4 digits)",
-            )
-        )
-    if other:
-        faults.append(
-            Fault(
-                "",
-                "file ending",
-                f"{folder}: {_examples(other)} not ending in {file_ending!r}, which "
-                '"file_ending" of dataset.json says; convert the files or correct it',
-            )
-        )
-    counts = Counter(len(found) for found in channels.values())
-    usual = counts.most_common(1)[0][0] if counts else 0
-    for identifier, found in sorted(channels.items()):
-        missing = [number for number in range(max(max(found) + 1, usual)) if number not in found]
-        if missing:
-            names = ", ".join(f"{identifier}_{number:04d}{file_ending}" for number in missing)
-            faults.append(Fault(identifier, "missing channel", f"{names} is missing in {folder}"))
-    return {
-        identifier: [channels[identifier][number] for number in sorted(channels[identifier])]
-        for identifier in sorted(channels)
-    }
-
-
-def _examples(names: list[str]) -> str:
-    shown = ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
-    return f"{len(names)} file{'s' if len(names) > 1 else ''} ({shown})"
+        raise faults_as_error(dataset.name, faults, len(dataset.cases))
+    return {case.identifier: {"images": case.images, "label": case.label} for case in dataset.cases.values()}

@@ -23,6 +23,9 @@ from nnunet_lite.exceptions import StorageError
 
 PathLike = str | os.PathLike[str]
 
+_DEEPEST = 100  # levels of a JSON file; plans have 8
+_TOO_DEEP = f"it is nested in more than {_DEEPEST} levels"
+
 
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
@@ -147,8 +150,33 @@ def copy_file(source: PathLike, target: PathLike, *, only_if_newer: bool = False
 
 
 def load_json(path: PathLike) -> Any:
-    """Read JSON; bare NaN and Infinity tokens are accepted, as upstream writes them."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read JSON; bare NaN and Infinity tokens are accepted, as upstream writes them, and a byte order mark.
+
+    Raises:
+        ValueError: no JSON, no UTF-8, a number of thousands of digits, or nested far deeper than any document of ours.
+    """
+    text = Path(path).read_text(encoding="utf-8-sig")
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    _require_shallow(content)
+    return content
+
+
+def _require_shallow(content: Any) -> None:
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list))
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
 
 
 def save_json(obj: Any, path: PathLike, *, sort_keys: bool = True, indent: int = 4) -> None:

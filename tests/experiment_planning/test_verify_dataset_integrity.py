@@ -56,28 +56,31 @@ def same(array: np.ndarray) -> np.ndarray:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "NaN": (lambda f: rewrite(image(f), lambda a: put(a, np.nan)), r"1 voxels of .*case_01_0001\.nii\.gz are NaN"),
-    "infinity": (lambda f: rewrite(image(f), lambda a: put(a, np.inf)), r"1 voxels of .*_0001\.nii\.gz are NaN or"),
-    "unknown label": (lambda f: rewrite(label(f), lambda a: put(a, 9)), r"9 \(1 voxels\).*expected 0, 1, 2"),
+    "NaN": (lambda f: rewrite(image(f), lambda a: put(a, np.nan)), r"case_01_0001\.nii\.gz: 1 voxel is NaN"),
+    "infinity": (lambda f: rewrite(image(f), lambda a: put(a, np.inf)), r"_0001\.nii\.gz: 1 voxel is NaN or"),
+    "unknown label": (lambda f: rewrite(label(f), lambda a: put(a, 9)), r"9 \(1 voxel\), expected 0, 1, 2"),
     "binary mask": (lambda f: rewrite(label(f), lambda a: (a > 0).astype(np.uint8) * 255), "store its foreground as 1"),
-    "label 0.5": (lambda f: rewrite(label(f), lambda a: put(a, 0.5)), r"case_01\.nii\.gz: 0\.5"),
-    "channel shape": (lambda f: rewrite(image(f), lambda a: a[1:]), r"\[1, 5, 8, 7\].*differs from \[1, 6, 8, 7\]"),
-    "channel spacing": (lambda f: rewrite(image(f), same, Spacing=(1, 1, 2)), r"spacing \[2\.0, 1\.0, 1\.0\] differs"),
-    "label shape": (lambda f: rewrite(label(f), lambda a: a[1:]), r"shape \[6, 8, 7\].*\[5, 8, 7\]"),
-    "label spacing": (lambda f: rewrite(label(f), same, Spacing=(1, 1, 2)), r"spacing \[1\.0, 1.*\[2\.0, 1"),
-    "truncated image": (lambda f: image(f).write_bytes(image(f).read_bytes()[:-30]), r"_0001\.nii\.gz is truncated"),
+    "label 0.5": (lambda f: rewrite(label(f), lambda a: put(a, 0.5)), r"case_01\.nii\.gz: holds 0\.5 \(1 voxel\)"),
+    "channel shape": (lambda f: rewrite(image(f), lambda a: a[1:]), r"\[1, 5, 8, 7\].*expected \[1, 6, 8, 7\]"),
+    "channel spacing": (
+        lambda f: rewrite(image(f), same, Spacing=(1, 1, 2)),
+        r"spacing \[2\.0, 1\.0.*expected \[1",
+    ),
+    "label shape": (lambda f: rewrite(label(f), lambda a: a[1:]), r"shape \[5, 8, 7\], expected \[6, 8, 7\]"),
+    "label spacing": (lambda f: rewrite(label(f), same, Spacing=(1, 1, 2)), r"spacing \[2\.0, 1.*expected \[1\.0, 1"),
+    "truncated image": (lambda f: image(f).write_bytes(image(f).read_bytes()[:-30]), r"_0001\.nii\.gz: is truncated"),
     "truncated label": (lambda f: label(f).write_bytes(label(f).read_bytes()[:50]), r"case_01\.nii\.gz"),
-    "missing channel": (lambda f: image(f).unlink(), r"case_01_0001\.nii\.gz is missing"),
-    "missing label": (lambda f: label(f).unlink(), r"no label map .*case_01\.nii\.gz"),
+    "missing channel": (lambda f: image(f).unlink(), r"case_01_0001\.nii\.gz: this channel is missing"),
+    "missing label": (lambda f: label(f).unlink(), r"case_01\.nii\.gz: there is no label map"),
 }
 FAULTS_OF_DATASET: dict[str, tuple[Callable[[Path], object], str]] = {
     "number": (lambda f: edit(f, numTraining=4), "numTraining 4, but there are 3"),
-    "missing key": (lambda f: edit(f, labels=None), "lacks labels"),
+    "missing key": (lambda f: edit(f, labels=None), 'lacks "labels"'),
     "old key": (lambda f: edit(f, channel_names=None, modality={"0": "a", "1": "b"}), 'rename "modality"'),
     "label gap": (lambda f: edit(f, labels={"background": 0, "a": 2}), "consecutive"),
     "ignore": (lambda f: edit(f, labels={"background": 0, "a": 1, "ignore": 5}), "ignore"),
     "no background": (lambda f: edit(f, labels={"a": 1, "b": 2}), "background"),
-    "channels": (lambda f: edit(f, channel_names={"0": "a"}), "2 channels in 2 files, but dataset.json has 1"),
+    "channels": (lambda f: edit(f, channel_names={"0": "a"}), "2 channels in 2 files, expected 1"),
     "ending": (lambda f: edit(f, file_ending=".mha"), r"'\.mha'"),
 }
 

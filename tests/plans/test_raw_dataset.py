@@ -107,14 +107,13 @@ def test_cases_and_channels(nnunet_folders):
     ("change", "message"),
     [
         (lambda f: touch(f / "imagesTr/c.nii.gz"), r"c\.nii\.gz.*CASE_0000\.nii\.gz"),
-        (lambda f: touch(f / "imagesTr/c_0000.nii"), r"c_0000\.nii\).*'\.nii\.gz'"),
-        (lambda f: (f / "imagesTr/a_0000.nii.gz").unlink(), r"a: a_0000\.nii\.gz is missing"),
-        (lambda f: (f / "imagesTr/a_0001.nii.gz").unlink(), r"a: a_0001\.nii\.gz is missing"),
-        (lambda f: (f / "labelsTr/b.nii.gz").unlink(), r"b: there is no label map .*labelsTr/b\.nii\.gz"),
+        (lambda f: (f / "imagesTr/a_0000.nii.gz").unlink(), r"a: imagesTr/a_0000\.nii\.gz: this channel is missing"),
+        (lambda f: (f / "imagesTr/a_0001.nii.gz").unlink(), r"a: imagesTr/a_0001\.nii\.gz: this channel is missing"),
+        (lambda f: (f / "labelsTr/b.nii.gz").unlink(), r"b: labelsTr/b\.nii\.gz: there is no label map"),
         (lambda f: [file.unlink() for file in (f / "imagesTr").iterdir()], "no training cases .*, it is empty"),
         (
             lambda f: [file.rename(file.with_name(file.name.upper())) for file in (f / "imagesTr").iterdir()],
-            r"expected files CASE_0000\.nii\.gz .*, it holds",
+            r"it holds .* expected files CASE_0000\.nii\.gz",
         ),
         (lambda f: (f / "labelsTr").rename(f / "labels"), "labelsTr does not exist"),
     ],
@@ -133,8 +132,8 @@ def test_all_faults_are_listed_at_once(nnunet_folders):
     (folder / "imagesTr/a_0001.nii.gz").unlink()
     dataset = RawDataset.scan(folder)
     assert sorted((fault.case, fault.kind) for fault in dataset.faults) == [
-        ("a", "missing channel"),
-        ("b", "missing label"),
+        ("a", "image-missing"),
+        ("b", "label-missing"),
     ]
     with pytest.raises(DatasetError) as error:
         RawDataset.load(4)
