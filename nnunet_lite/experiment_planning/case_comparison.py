@@ -26,9 +26,14 @@ def compare_cases(reports: Mapping[str, CaseReport], labels: Mapping[str, int | 
     yield from _copies(reports)
     grids = {name: report for name, report in reports.items() if report.shape and min(report.spacing) > 0}
     yield from _mixed_dimensions(grids)
-    yield from _far_from_median("spacing-outlier", "spacing", {n: r.spacing for n, r in grids.items()})
-    extents = {n: [e * s for e, s in zip(r.shape, r.spacing, strict=True)] for n, r in grids.items()}
-    yield from _far_from_median("size-outlier", "extent (shape times spacing)", extents)
+    for is_flat in (False, True):
+        group = {name: report for name, report in grids.items() if (report.shape[0] == 1) == is_flat}
+        outliers = list(_far_from_median("spacing-outlier", "spacing", {n: r.spacing for n, r in group.items()}))
+        yield from outliers
+        named = {outlier.case for outlier in outliers}  # whose extents cannot be right either
+        extents = {n: [e * s for e, s in zip(r.shape, r.spacing, strict=True)] for n, r in group.items()}
+        extents = {name: extent for name, extent in extents.items() if name not in named}
+        yield from _far_from_median("size-outlier", "extent (shape times spacing)", extents)
     counted = [report.label_counts for report in reports.values() if report.label_counts is not None]
     if labels is not None and counted:
         yield from _never(labels, counted)

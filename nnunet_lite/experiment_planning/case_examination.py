@@ -111,7 +111,10 @@ def _read_image(case: RawCase, reader: BaseReaderWriter, findings: list[Fault]) 
 
 def _unreadable(kind: str, case: RawCase, file: str, error: DatasetError) -> Fault:
     """The reader's message, cut into what was found and the advice that follows."""
-    found, _, advice = str(error).removeprefix(file).lstrip(": ").partition("; ")
+    if Path(file).is_file() and Path(file).stat().st_size == 0:
+        return Fault(kind, "the file is empty (0 bytes)", case=case.identifier, file=file)
+    text = str(error).removeprefix(file).lstrip(": ").replace(f' for "{file}"', "").replace(f"{file} ", "")
+    found, _, advice = text.partition("; ")
     return Fault(kind, found, case=case.identifier, file=file, repair=advice)
 
 
@@ -264,7 +267,7 @@ def _faults_of_label(
         hint = ""
         if set(counts) == {0, 255}:
             hint = "it looks like a binary mask of 0 and 255: store its foreground as 1"
-        elif len(counts) > 1000:
+        elif len(unknown) > 100:
             hint = "it looks like an image, not a label map"
         yield Fault(
             "label-values",

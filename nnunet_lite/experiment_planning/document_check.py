@@ -53,6 +53,8 @@ def sound_labels(document: DatasetJson) -> LabelManager | None:
 def usable_document(document: DatasetJson, folder: Path, findings: list[Fault]) -> DatasetJson | None:
     """The document with what its files say in place of what is missing or wrong; None if that cannot be guessed."""
     raw = dict(document.raw)
+    if any(finding.kind == "json-reader" for finding in findings):
+        del raw["overwrite_image_reader_writer"]
     if raw.get("dataset") is not None and list_problems(raw["dataset"]):
         raw["dataset"] = {case: raw["dataset"][case] for case in _sound_entries(raw["dataset"])}
         if not raw["dataset"]:
@@ -171,7 +173,8 @@ def _numbers(document: DatasetJson) -> Iterator[Fault]:
     elif ignore is not None and ignore != numbers[-1] + 1:
         expected = f"the highest label plus one, {numbers[-1] + 1}"
         yield Fault("json-ignore", f"ignore is {ignore}", expected, file=_FILE)
-    if numbers != list(range(len(numbers))):
+    gaps = set(range(numbers[-1])) - set(numbers)
+    if gaps - {ignore if isinstance(ignore, int) else None}:
         expected = f"consecutive numbers {short(list(range(len(numbers))), 60)}"
         yield Fault("json-label-gap", f"labels are {short(numbers)}", expected, file=_FILE)
     if any(isinstance(value, list) and len(value) > 1 for value in labels.values()):

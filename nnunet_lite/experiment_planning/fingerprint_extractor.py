@@ -104,8 +104,8 @@ class DatasetFingerprintExtractor:
         dataset = RawDataset.scan(self.input_folder)
         if dataset.faults and not dataset.cases:
             raise faults_as_error(dataset.name, dataset.faults, 0)
-        channels = None if dataset.faults else dataset.dataset_json.num_input_channels
-        return Survey(dataset, dataset.findings, Questions(channels, None, summary_size(len(dataset.cases))))
+        questions = Questions(dataset.dataset_json.num_input_channels, None, summary_size(len(dataset.cases)))
+        return Survey(dataset, dataset.findings, questions)
 
 
 def _fingerprint(dataset: RawDataset, reports: list[CaseReport]) -> dict[str, Any]:

@@ -106,9 +106,7 @@ def survey_dataset(folder: PathLike) -> Survey:
         return Survey(nothing, findings, Questions(None, None, 0))
     dataset = RawDataset.scan(folder, usable)
     findings += _number_of_cases(document, dataset) + dataset.findings
-    complete = not {finding.kind for finding in findings} & {"image-missing", "file-missing"}
-    questions = Questions(_num_channels(document) if complete else None, allowed_labels(document), 0)
-    return Survey(dataset, findings, questions)
+    return Survey(dataset, findings, Questions(_num_channels(document), allowed_labels(document), 0))
 
 
 def _number_of_cases(document: DatasetJson, dataset: RawDataset) -> list[Fault]:
@@ -158,8 +156,13 @@ def examine(
     except DatasetError as error:
         known = any(finding.kind == "json-file-ending" for finding in findings)
         return Examination({}, [*findings, *([] if known else [Fault("json-file-ending", str(error))])])
-    tasks = [Task(case.identifier, examine_case, (case, reader, questions), _memory(reader, case)) for case in existing]
-    tasks = sorted((task for task in tasks if task.name in cases), key=lambda task: task.memory, reverse=True)
+    incomplete = {finding.case for finding in findings if finding.kind in ("image-missing", "file-missing")}
+    uncounted = questions._replace(num_channels=None)
+    tasks = [
+        Task(name, examine_case, (case, reader, uncounted if name in incomplete else questions), _memory(reader, case))
+        for name, case in cases.items()
+    ]
+    tasks.sort(key=lambda task: task.memory, reverse=True)
     processes = num_processes_default() if num_processes is None else num_processes
     reports: dict[str, CaseReport] = {}
     for outcome in run_tasks(tasks, processes, description=description, show_progress=show_progress, max_ram=max_ram):

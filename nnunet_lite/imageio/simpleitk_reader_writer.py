@@ -175,6 +175,11 @@ def _explained(file: str, error: RuntimeError) -> DatasetError:
             'refuses; correct the header (sform/qform) or set "overwrite_image_reader_writer": "NibabelIO" '
             "in dataset.json"
         )
+    if nifti.is_nifti(file):
+        try:
+            nifti.require_intact_gzip(file)
+        except DatasetError as damage:
+            return damage
     lines = str(error).splitlines()
     lines = [line for line in lines if "Exception thrown" not in line and "sitkImageReader" not in line] or lines
     reason = " ".join(lines).replace("sitk::ERROR:", "").replace("ITK ERROR:", "")

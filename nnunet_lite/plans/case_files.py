@@ -93,6 +93,12 @@ def explicit_cases(folder: Path, entries: Mapping[str, Mapping[str, Any]], findi
     return cases
 
 
+def name_faults(cases: Iterable[str]) -> list[Fault]:
+    """Findings for names that would be mixed up with files of ours."""
+    found = "its name ends in _seg, which marks the label maps of preprocessed cases"
+    return [Fault("case-name", found, case=identifier) for identifier in cases if identifier.endswith("_seg")]
+
+
 def _resolved(folder: Path, file: str) -> str:
     """A path of dataset.json: environment variables expanded, relative to the dataset's folder."""
     return os.path.abspath(folder / os.path.expandvars(file))
@@ -114,8 +120,8 @@ def group_by_case(folder: Path, file_ending: str, findings: list[Fault]) -> dict
         elif name.endswith(file_ending):
             findings.append(_misnamed(folder, name, file_ending))
         elif name.lower().endswith(IMAGE_ENDINGS):
-            expected = f"the ending {file_ending!r}, which dataset.json says"
-            findings.append(Fault("image-ending", "another ending", expected, file=f"{folder.name}/{name}"))
+            found = f"its ending is not {file_ending!r}"
+            findings.append(Fault("image-ending", found, file=f"{folder.name}/{name}"))
     findings += _missing_channels(folder, file_ending, channels)
     findings += _clashes(folder, channels)
     return {

@@ -67,6 +67,7 @@ KINDS: dict[str, Kind] = {
     "file-broken-link": _fault("links that lead nowhere", "renew the link, or put the file itself there"),
     "file-hidden": _warning("hidden files are passed over", "delete them; nnU-Net v2 itself takes them for cases"),
     "file-shared": _warning("one file is used more than once", "correct the list if that is not meant"),
+    "case-name": _fault("case names that cannot be used", "rename the files of this case"),
     "name-clash": _warning(
         "names that differ in upper and lower case only", "rename one: Windows and macOS take them for one file"
     ),

@@ -11,7 +11,14 @@ from typing import Any
 
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
-from nnunet_lite.plans.case_files import RawCase, explicit_cases, group_by_case, nothing_found, scan_folders
+from nnunet_lite.plans.case_files import (
+    RawCase,
+    explicit_cases,
+    group_by_case,
+    name_faults,
+    nothing_found,
+    scan_folders,
+)
 from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.faults import Fault, faults_as_error
 from nnunet_lite.utilities.files import PathLike, subdirs
@@ -65,6 +72,7 @@ class RawDataset:
             cases = scan_folders(folder, view.file_ending, findings)
         else:
             cases = explicit_cases(folder, listed, findings)
+        findings += name_faults(cases)
         if not cases and not any(finding.kind == "folder-missing" for finding in findings):
             findings.append(nothing_found(folder, view.file_ending, listed is not None))
         return cls(folder.name, folder, view, cases, findings)

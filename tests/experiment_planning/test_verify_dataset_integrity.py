@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from helpers.datasets import make_dataset
 
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.experiment_planning.case_examination import count_labels
-from nnunet_lite.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+from nnunet_lite.experiment_planning.verify_dataset_integrity import check_dataset, verify_dataset_integrity
 
 
 def rewrite(file: Path, change: Callable[[np.ndarray], np.ndarray], **geometry) -> None:
@@ -144,3 +145,47 @@ def test_count_labels(dtype):
         seg[0, 0, 0, :2] = -3, np.iinfo(dtype).max
     values, counts = np.unique(seg, return_counts=True)
     assert count_labels(seg) == dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def kinds(folder):
+    found = check_dataset(folder, 0, show_progress=False).examination.findings
+    return [(finding.kind, finding.case) for finding in found]
+
+
+def test_what_a_reader_remarks_is_a_warning(nnunet_folders):
+    folder = make_dataset(nnunet_folders.raw, n=1, shape=(6, 8, 7), file_ending=".nii.gz")
+    for part, name in (("imagesTr", "case_00_0000"), ("labelsTr", "case_00")):
+        file = folder / part / f"{name}.nii.gz"
+        tifffile.imwrite(file.with_name(f"{name}.tif"), sitk.GetArrayFromImage(sitk.ReadImage(str(file))))
+        file.unlink()
+    edit(folder, file_ending=".tif")
+    assert kinds(folder) == [("reader-warning", "case_00")] * 2
+
+
+READER = """
+from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
+class StrangeIO(SimpleITKIO):
+    def read_images(self, files):
+        if "case_01" in files[0]:
+            raise KeyError("no such header")
+        data, properties = super().read_images(files)
+        return data, {**properties, "spacing": [0.0, 1.0, 1.0]}
+    read_images_unaltered = read_images
+"""
+
+
+def test_a_reader_of_ones_own_that_fails(folder, tmp_path, monkeypatch):
+    (tmp_path / "classes").mkdir()
+    (tmp_path / "classes" / "strange.py").write_text(READER)
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "classes"))
+    edit(folder, overwrite_image_reader_writer="StrangeIO")
+    found = kinds(folder)
+    assert ("case-failed", "case_01") in found
+    assert ("spacing-not-positive", "case_00") in found
+
+
+def test_orders_and_medians_do_not_mix_dimensions(folder):
+    for case in ("case_00", "case_02"):
+        for file in folder.rglob(f"{case}*.nii.gz"):
+            rewrite(file, lambda a: a[3:4], Spacing=(1, 1, 500))
+    assert kinds(folder) == [("dimension-mixture", "case_01")]

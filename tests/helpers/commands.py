@@ -13,6 +13,7 @@ import pytest
 
 ENTRIES = {
     "nnUNetv2_extract_fingerprint": "planning:extract_fingerprint_entry",
+    "nnUNetv2_check_dataset": "planning:check_dataset_entry",
     "nnUNetv2_plan_experiment": "planning:plan_experiment_entry",
     "nnUNetv2_preprocess": "planning:preprocess_entry",
     "nnUNetv2_plan_and_preprocess": "planning:plan_and_preprocess_entry",
