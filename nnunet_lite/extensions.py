@@ -24,16 +24,17 @@ from nnunet_lite.paths import external_class_folders
 
 _PACKAGE = Path(__file__).parent
 
-# kind -> (folder of the package that is searched, what its own names look like: for listing them to a user)
+# kind -> (folder of the package that is searched, what its own names look like: for listing them to a user,
+# what each of them has)
 KINDS = {
-    "trainer": ("training/nnUNetTrainer", r"nnUNet_?Trainer|nnUNet_Primus"),
-    "planner": ("experiment_planning", r"Planner"),
-    "fingerprint_extractor": ("experiment_planning", r"FingerprintExtractor$"),
-    "preprocessor": ("preprocessing", r"Preprocessor$"),
-    "normalization": ("preprocessing", r"Normalization$"),
-    "resampling": ("preprocessing", r"^resample_|resampling_hack$"),
-    "reader_writer": ("imageio", r"IO(WithReorient)?$"),
-    "label_manager": ("plans", r"LabelManager$"),
+    "trainer": ("training/nnUNetTrainer", r"nnUNet_?Trainer|nnUNet_Primus", "run_training"),
+    "planner": ("experiment_planning", r"Planner", "plan_experiment"),
+    "fingerprint_extractor": ("experiment_planning", r"FingerprintExtractor$", "run"),
+    "preprocessor": ("preprocessing", r"Preprocessor$", "run_case"),
+    "normalization": ("preprocessing", r"Normalization$", "run"),
+    "resampling": ("preprocessing", r"^resample_|resampling_hack$", "__call__"),
+    "reader_writer": ("imageio", r"IO(WithReorient)?$", "read_images"),
+    "label_manager": ("plans", r"LabelManager$", "all_labels"),
 }
 
 _LISTED = 20  # names in an error message
@@ -53,7 +54,7 @@ def find_class(kind: str, name: str) -> Any:
     """
     builtin = _builtin_definitions(kind)
     if name in builtin:
-        return getattr(import_module(builtin[name]), name)
+        return _of_kind(kind, name, getattr(import_module(builtin[name]), name))
     folders = external_class_folders()
     for folder in folders:
         for file, names in _definitions(folder):
@@ -63,6 +64,15 @@ def find_class(kind: str, name: str) -> Any:
         if entry_point.name == name:
             return entry_point.load()
     raise ExtensionError(_not_found(kind, name, folders))
+
+
+def _of_kind(kind: str, name: str, found: Any) -> Any:
+    """A definition of the package, unless it is one of the helpers that lie in the same folder."""
+    if hasattr(found, KINDS[kind][2]):
+        return found
+    listed = ", ".join(known_names(kind)[:_LISTED])
+    what = kind.replace("_", " ")
+    raise ExtensionError(f"{name!r} is no {what}: it has no {KINDS[kind][2]}; there are: {listed}")
 
 
 def known_names(kind: str) -> list[str]:
@@ -78,7 +88,7 @@ def _not_found(kind: str, name: str, folders: list[Path]) -> str:
     where = ", ".join([f"nnunet_lite/{KINDS[kind][0]}", *(str(folder) for folder in folders)])
     hint = "" if folders else " (nnUNet_extTrainer is not set; it names folders with classes of your own)"
     known = known_names(kind)
-    closest = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    closest = difflib.get_close_matches(name[:100], known, n=5, cutoff=0.5)
     others = [other for other in known if other not in closest]
     listed = ", ".join((closest + others)[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
     return f"There is no {kind.replace('_', ' ')} called {name!r} in {where}{hint}; there are: {listed}"

@@ -18,9 +18,10 @@ from nnunet_lite.experiment_planning.verify_dataset_integrity import (
 from nnunet_lite.extensions import find_class, known_names
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.plans_manager import PlansManager, plans_file
 from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name, raw_folder
-from nnunet_lite.utilities.files import copy_file, load_json
+from nnunet_lite.utilities.files import copy_file
 from nnunet_lite.utilities.logging import logger
 
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
@@ -268,7 +269,8 @@ def _distinct_configurations(plans_manager: PlansManager, configurations: Sequen
 
 def _warn_if_dataset_json_changed(dataset_name: str) -> None:
     files = [Path(root / dataset_name / "dataset.json") for root in (nnUNet_raw, nnUNet_preprocessed)]
-    if all(file.is_file() for file in files) and load_json(files[0]) != load_json(files[1]):
+    there = [DatasetJson.from_file(file).raw for file in files if file.is_file()]
+    if len(there) == 2 and there[0] != there[1]:
         logger.warning(
             "%s was changed since %s was planned; its old content is used until you plan again", files[0], dataset_name
         )

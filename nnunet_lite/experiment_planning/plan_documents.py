@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.plans.plans_manager import load_plans
@@ -12,6 +12,7 @@ from nnunet_lite.utilities.files import copy_file, load_json, save_json
 from nnunet_lite.utilities.logging import logger
 
 AUTOMATIC_CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
+_PARTS = ("train", "val")
 AUTOMATIC_CASCADE = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
 
 
@@ -26,7 +27,7 @@ def save_plans_file(plans: Mapping[str, Any], file: Path) -> None:
         added = _added_by_hand(load_plans(file)["configurations"], configurations)
         for name, configuration in added.items():
             parent = configuration.get("inherits_from")
-            if parent is not None and parent not in {**configurations, **added}:
+            if parent is not None and str(parent) not in {**configurations, **added}:
                 logger.warning("%s: configuration %s inherits from %s, which is not planned", file, name, parent)
         configurations.update(added)
     save_json({**plans, "configurations": configurations}, file, sort_keys=False)
@@ -36,7 +37,8 @@ def _added_by_hand(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, 
     return {
         name: configuration
         for name, configuration in old.items()
-        if name not in new
+        if isinstance(configuration, dict)
+        and name not in new
         and (
             name not in AUTOMATIC_CONFIGURATIONS
             or ("inherits_from" in configuration and configuration != AUTOMATIC_CASCADE)
@@ -58,9 +60,19 @@ def copy_dataset_documents(raw: Path, preprocessed: Path) -> None:
         copy_file(splits, target)
 
 
+def _splits(file: Path) -> list[dict[str, list[str]]]:
+    try:
+        splits = load_json(file)
+        if all(isinstance(case, str) for split in splits for part in _PARTS for case in split[part]):
+            return cast("list[dict[str, list[str]]]", splits)
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise DatasetError(f'{file}: expected a list of {{"train": [case, ...], "val": [case, ...]}}; correct or delete it')
+
+
 def _check_same_splits(raw_file: Path, target: Path) -> None:
-    mine, theirs = load_json(raw_file), load_json(target)
+    mine, theirs = _splits(raw_file), _splits(target)
     for fold, split in enumerate(mine):
         other = theirs[fold] if fold < len(theirs) else {}
-        if any(set(split[part]) != set(other.get(part, ())) for part in ("train", "val")):
+        if any(set(split[part]) != set(other.get(part, ())) for part in _PARTS):
             raise DatasetError(f"{raw_file} and {target} differ in fold {fold}; delete the one that is not wanted")

@@ -95,7 +95,7 @@ def explicit_cases(folder: Path, entries: Mapping[str, Mapping[str, Any]], findi
 
 def name_faults(cases: Iterable[str]) -> list[Fault]:
     """Findings for names that would be mixed up with files of ours."""
-    found = "its name ends in _seg, which marks the label maps of preprocessed cases"
+    found = "the name of a case may not end in '_seg', which marks the label maps of preprocessed cases"
     return [Fault("case-name", found, case=identifier) for identifier in cases if identifier.endswith("_seg")]
 
 

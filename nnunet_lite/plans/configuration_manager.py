@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from nnunet_lite.exceptions import PlansError
 from nnunet_lite.extensions import find_class
+from nnunet_lite.plans.checked_values import entries, folder_name, mapping, numbers, text, whole_number
+from nnunet_lite.plans.dataset_json import short
 from nnunet_lite.plans.migrations import migrate_configuration
 
 
@@ -36,6 +38,9 @@ class ConfigurationManager:
     def __repr__(self) -> str:
         return f"ConfigurationManager({self.name!r}, {self.configuration!r})"
 
+    def _named(self, key: str) -> str:
+        return f"Configuration {self.name or '(unnamed)'} of the plans: {key}"
+
     def _get(self, key: str) -> Any:
         try:
             return self.configuration[key]
@@ -48,12 +53,12 @@ class ConfigurationManager:
     @property
     def data_identifier(self) -> str:
         """Folder of the preprocessed cases below nnUNet_preprocessed/<dataset>."""
-        return str(self._get("data_identifier"))
+        return folder_name(self._get("data_identifier"), self._named("data_identifier"))
 
     @property
     def preprocessor_name(self) -> str:
         """Class that preprocesses this configuration."""
-        return str(self._get("preprocessor_name"))
+        return text(self._get("preprocessor_name"), self._named("preprocessor_name"))
 
     @cached_property
     def preprocessor_class(self) -> Any:
@@ -63,55 +68,58 @@ class ConfigurationManager:
     @property
     def batch_size(self) -> int:
         """Patches per training batch."""
-        return int(self._get("batch_size"))
+        return whole_number(self._get("batch_size"), self._named("batch_size"))
 
     @property
     def patch_size(self) -> list[int]:
         """Edges of a patch in voxels, 2 or 3 axes, transposed order."""
-        return cast("list[int]", self._get("patch_size"))
+        return numbers(self._get("patch_size"), self._named("patch_size"), whole=True)
 
     @property
     def median_image_size_in_voxels(self) -> list[float]:
         """Median shape of the resampled training cases, transposed order."""
-        return cast("list[float]", self._get("median_image_size_in_voxels"))
+        return numbers(self._get("median_image_size_in_voxels"), self._named("median_image_size_in_voxels"))
 
     @property
     def spacing(self) -> list[float]:
         """Target spacing in mm, transposed order; two entries for 2d."""
-        return cast("list[float]", self._get("spacing"))
+        return numbers(self._get("spacing"), self._named("spacing"))
 
     @property
     def normalization_schemes(self) -> list[str]:
         """Normalization class per channel."""
-        return cast("list[str]", self._get("normalization_schemes"))
+        return entries(self._get("normalization_schemes"), self._named("normalization_schemes"), str)
 
     @property
     def use_mask_for_norm(self) -> list[bool]:
         """Per channel: normalize inside the nonzero mask only."""
-        return cast("list[bool]", self._get("use_mask_for_norm"))
+        return entries(self._get("use_mask_for_norm"), self._named("use_mask_for_norm"), bool)
 
     @property
     def network_arch_class_name(self) -> str:
         """Dotted name of the network class."""
-        return str(self._architecture("network_class_name"))
+        return text(self._architecture("network_class_name"), self._named("network_class_name"))
 
     @property
     def network_arch_init_kwargs(self) -> dict[str, Any]:
         """Arguments of the network class."""
-        return cast("dict[str, Any]", self._architecture("arch_kwargs"))
+        return mapping(self._architecture("arch_kwargs"), self._named("arch_kwargs"))
 
     @property
     def network_arch_init_kwargs_req_import(self) -> list[str]:
         """Which of the arguments are dotted names of classes."""
-        return cast("list[str]", self._architecture("_kw_requires_import"))
+        return entries(self._architecture("_kw_requires_import"), self._named("_kw_requires_import"), str)
 
     @property
     def pool_op_kernel_sizes(self) -> list[list[int]]:
         """Stride per stage and axis; the first stage has stride 1."""
-        return cast("list[list[int]]", self.network_arch_init_kwargs["strides"])
+        strides = self.network_arch_init_kwargs.get("strides")
+        if not isinstance(strides, (list, tuple)):
+            raise PlansError(f"{self._named('strides')} is {short(strides)}, expected a list with one entry per stage")
+        return cast("list[list[int]]", strides)
 
     def _architecture(self, key: str) -> Any:
-        architecture = self._get("architecture")
+        architecture = mapping(self._get("architecture"), self._named("architecture"))
         if key not in architecture:
             raise PlansError(
                 f"The architecture of configuration {self.name or '(unnamed)'} has no {key!r}; "
@@ -135,7 +143,8 @@ class ConfigurationManager:
         return self._resampling("resampling_fn_probabilities")
 
     def _resampling(self, key: str) -> Callable[..., Any]:
-        return partial(find_class("resampling", self._get(key)), **self._get(f"{key}_kwargs"))
+        arguments = mapping(self._get(f"{key}_kwargs"), self._named(f"{key}_kwargs"))
+        return partial(find_class("resampling", text(self._get(key), self._named(key))), **arguments)
 
     @property
     def batch_dice(self) -> bool:
@@ -146,9 +155,12 @@ class ConfigurationManager:
     def next_stage_names(self) -> list[str] | None:
         """Configurations that are trained on this one's predictions (cascade), or None."""
         names = self.configuration.get("next_stage")
-        return [names] if isinstance(names, str) else names
+        if names is None or isinstance(names, str):
+            return names if names is None else [names]
+        return entries(names, self._named("next_stage"), str)
 
     @property
     def previous_stage_name(self) -> str | None:
         """Configuration whose predictions are an additional input (cascade), or None."""
-        return self.configuration.get("previous_stage")
+        name = self.configuration.get("previous_stage")
+        return None if name is None else text(name, self._named("previous_stage"))

@@ -51,7 +51,7 @@ class DatasetJson:
     def file_ending(self) -> str:
         """Ending of all images and label maps, with its dot."""
         value = self._required("file_ending")
-        if not isinstance(value, str) or not value.startswith(".") or len(value) < 2 or not _is_file_name(f"a{value}"):
+        if not isinstance(value, str) or not value.startswith(".") or len(value) < 2 or not is_file_name(f"a{value}"):
             raise DatasetError(f'{self.source}: "file_ending" is {short(value)}; expected a text such as ".nii.gz"')
         return value
 
@@ -145,14 +145,14 @@ def list_problems(value: Any) -> list[str]:
 
 
 def _is_entry(case: str, entry: Any) -> bool:
-    if not _is_file_name(case) or not isinstance(entry, dict):
+    if not is_file_name(case) or not isinstance(entry, dict):
         return False
     images, label = entry.get("images"), entry.get("label")
     files = [*images, *([] if label is None else [label])] if isinstance(images, list) and images else []
     return bool(files) and all(isinstance(file, str) and file and "\0" not in file for file in files)
 
 
-def _is_file_name(text: Any) -> bool:
+def is_file_name(text: Any) -> bool:
     """Whether a text can be the name of a file in a folder of ours, and of nothing outside of it."""
     return isinstance(text, str) and text not in ("", ".", "..") and not set(text) & set("/\\\0")
 

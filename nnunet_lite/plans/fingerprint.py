@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_lite.exceptions import PlansError
+from nnunet_lite.plans.checked_values import fraction, statistics, triples
 from nnunet_lite.utilities.files import PathLike, load_json
 
 _KEYS = (
@@ -36,18 +35,16 @@ class DatasetFingerprint:
             raise PlansError(
                 f"{self.source} lacks {', '.join(missing)}; extract it again: nnUNetv2_extract_fingerprint --clean"
             )
-        if not self.spacings or len(self.spacings) != len(self.shapes_after_crop):
+        spacings = triples(self.raw["spacings"], f"{self.source}: the spacing")
+        shapes = triples(self.raw["shapes_after_crop"], f"{self.source}: the shape")
+        if not spacings or len(spacings) != len(shapes):
             raise PlansError(
-                f"{self.source} describes {len(self.spacings)} spacings and {len(self.shapes_after_crop)} shapes, "
+                f"{self.source} describes {len(spacings)} spacings and {len(shapes)} shapes, "
                 "expected one of each per case and at least one case; extract it again with --clean"
             )
-        triples: list[Sequence[float]] = [*self.spacings, *self.shapes_after_crop]
-        for values in triples:
-            if len(values) != 3 or min(values) <= 0:
-                raise PlansError(
-                    f"{self.source} holds the spacing or shape {values}, expected three positive numbers; "
-                    "correct that image and extract the fingerprint again with --clean"
-                )
+        fraction(self.raw["median_relative_size_after_cropping"], f"{self.source}: median_relative_size_after_cropping")
+        key = "foreground_intensity_properties_per_channel"
+        statistics(self.raw[key], f"{self.source}: {key}")
 
     @classmethod
     def from_file(cls, path: PathLike) -> DatasetFingerprint:
@@ -59,7 +56,7 @@ class DatasetFingerprint:
                 f"There is no {path}; extract the fingerprint first: nnUNetv2_extract_fingerprint "
                 f"-d {Path(path).parent.name}"
             ) from error
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise PlansError(f"{path} is no JSON file ({error}); extract the fingerprint again with --clean") from error
         if not isinstance(raw, dict):
             raise PlansError(f"{path} holds no JSON object; extract the fingerprint again with --clean")

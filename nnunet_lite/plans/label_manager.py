@@ -50,7 +50,8 @@ class LabelManager:
         inference_nonlin: Callable[[Array], Array] | None = None,
     ) -> None:
         self.label_dict = dict(label_dict)
-        self.regions_class_order = None if regions_class_order is None else [int(v) for v in regions_class_order]
+        order = regions_class_order
+        self.regions_class_order = None if order is None else [_as_int("regions_class_order", v) for v in order]
         self._force_use_labels = force_use_labels
         self._sanity_check()
         default = _sigmoid if self.has_regions else _softmax
@@ -64,7 +65,7 @@ class LabelManager:
             )
         highest = max(self.all_labels)
         ignore = self.label_dict.get("ignore")
-        if ignore is not None and (isinstance(ignore, (bool, str)) or _is_region(ignore) or int(ignore) != ignore):
+        if ignore is not None and not (type(ignore) is int or (isinstance(ignore, float) and ignore.is_integer())):
             raise DatasetError(f"labels of dataset.json: ignore is {ignore!r}, expected a whole number")
         if ignore is not None and ignore != highest + 1:
             raise DatasetError(
@@ -274,7 +275,7 @@ def _members(region: Label) -> Iterable[int]:
 def _as_int(name: str, value: Any) -> int:
     try:
         number = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = -1
     if number < 0 or (isinstance(value, float) and number != value):
         raise DatasetError(f"labels of dataset.json: {name!r} is {value!r}, expected a whole number or a list of them")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnunet_lite.exceptions import PlansError
+from nnunet_lite.plans.checked_values import numbers, whole_number
 from nnunet_lite.utilities.logging import logger
 
 UNET_MODULE = "dynamic_network_architectures.architectures.unet"
@@ -67,7 +68,7 @@ def architecture_as_single_keys(configuration: Mapping[str, Any]) -> dict[str, A
     if "architecture" in migrated or "UNet_class_name" not in migrated:
         return migrated
     class_name = migrated["UNet_class_name"]
-    if class_name not in _BLOCKS_KEY:
+    if not isinstance(class_name, str) or class_name not in _BLOCKS_KEY:
         raise PlansError(
             f"These plans name the network {class_name!r}; plans of that age know {' and '.join(_BLOCKS_KEY)}. "
             "Plan the dataset again: nnUNetv2_plan_experiment"
@@ -77,9 +78,14 @@ def architecture_as_single_keys(configuration: Mapping[str, Any]) -> dict[str, A
     if missing:
         raise PlansError(f"These old plans lack {', '.join(missing)}; plan the dataset again: nnUNetv2_plan_experiment")
     logger.warning("These plans come from an early nnU-Net v2 release; their network description is converted")
-    dimension = len(migrated["patch_size"])
+    dimension = len(numbers(migrated["patch_size"], "patch_size of these old plans", whole=True))
+    if not isinstance(migrated["n_conv_per_stage_encoder"], list):
+        raise PlansError("n_conv_per_stage_encoder of these old plans is no list; plan the dataset again")
     stages = len(migrated["n_conv_per_stage_encoder"])
-    base, maximum = migrated["UNet_base_num_features"], migrated["unet_max_num_features"]
+    base, maximum = (
+        whole_number(migrated[key], f"{key} of these old plans")
+        for key in ("UNet_base_num_features", "unet_max_num_features")
+    )
     migrated["architecture"] = {
         "network_class_name": f"{UNET_MODULE}.{class_name}",
         "arch_kwargs": {

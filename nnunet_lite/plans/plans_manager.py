@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any, cast
 from nnunet_lite.exceptions import PlansError
 from nnunet_lite.extensions import find_class
 from nnunet_lite.paths import nnUNet_preprocessed
+from nnunet_lite.plans.checked_values import axis_order, folder_name, mapping, numbers, statistics, text
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.dataset_json import DatasetJson, short
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.migrations import migrate_plans
 from nnunet_lite.utilities.files import PathLike, load_json
@@ -44,8 +46,10 @@ def load_plans(path: PathLike) -> dict[str, Any]:
     except FileNotFoundError as error:
         existing = ", ".join(available_plans(Path(path).parent)) or "none"
         raise PlansError(f"There is no plans file {path}; plans in that folder: {existing}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise PlansError(f"{path} is no JSON file ({error}); correct it or plan the dataset again") from error
+    except OSError as error:
+        raise PlansError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
     if not isinstance(plans, dict) or not isinstance(plans.get("configurations"), dict):
         raise PlansError(f"{path} is no plans file: it has no 'configurations'; plan the dataset again")
     return cast("dict[str, Any]", plans)
@@ -90,66 +94,81 @@ class PlansManager:
         except KeyError:
             raise PlansError(f"{self.source}: no key {key!r}; plan the dataset again") from None
 
+    def _named(self, key: str) -> str:
+        return f"{self.source}: {key}"
+
     def get_configuration(self, configuration_name: str) -> ConfigurationManager:
         """The configuration with everything it inherits; the same object for every call.
 
         Raises:
             PlansError: unknown name, unknown parent, or configurations that inherit from each other in a circle.
         """
-        if configuration_name not in self.plans["configurations"]:
+        if str(configuration_name) not in self.plans["configurations"]:
             raise PlansError(
                 f"Plans {self.plans.get('plans_name')} of {self.plans.get('dataset_name')} have no configuration "
                 f"{configuration_name!r}; they have: {', '.join(self.available_configurations)}"
             )
         if configuration_name not in self._configurations:
-            resolved = self._resolve(configuration_name, ())
+            resolved = self._resolve(configuration_name)
             self._configurations[configuration_name] = ConfigurationManager(resolved, configuration_name)
         return self._configurations[configuration_name]
 
-    def _resolve(self, name: str, children: tuple[str, ...]) -> dict[str, Any]:
+    def _resolve(self, name: str) -> dict[str, Any]:
+        """A configuration over its parent over the parent's parent ..."""
         configurations = self.plans["configurations"]
-        if name in children:
-            circle = " -> ".join([*children, name])
-            raise PlansError(f"{self.source}: the configurations inherit from each other in a circle: {circle}")
-        if name not in configurations:
-            raise PlansError(
-                f"{self.source}: configuration {children[-1]!r} inherits from {name!r}, which does not exist; "
-                f"there are: {', '.join(configurations)}"
-            )
-        own: dict[str, Any] = configurations[name]
-        parent = own.get("inherits_from")
-        inherited = self._resolve(parent, (*children, name)) if parent is not None else {}
-        return {**inherited, **own}
+        chain: list[str] = []
+        parent: Any = name
+        while parent is not None:
+            if parent in chain:
+                circle = " -> ".join([*chain, parent])
+                raise PlansError(
+                    f"{self.source}: the configurations inherit from each other in a circle: {circle[:300]}"
+                )
+            if not isinstance(parent, str) or parent not in configurations:
+                raise PlansError(
+                    f"{self.source}: configuration {chain[-1]!r} inherits from {short(parent)}, which does not exist; "
+                    f"there are: {', '.join(configurations)}"
+                )
+            chain.append(parent)
+            parent = mapping(configurations[parent], f"{self.source}: configuration {parent!r}").get("inherits_from")
+        resolved: dict[str, Any] = {}
+        for ancestor in reversed(chain):
+            resolved.update(configurations[ancestor])
+        return resolved
 
     @property
     def dataset_name(self) -> str:
         """DatasetXXX_Name."""
-        return str(self._get("dataset_name"))
+        return folder_name(self._get("dataset_name"), self._named("dataset_name"))
 
     @property
     def plans_name(self) -> str:
         """Identifier of these plans, equal to the file's name without .json."""
-        return str(self._get("plans_name"))
+        return folder_name(self._get("plans_name"), self._named("plans_name"))
 
     @property
     def original_median_spacing_after_transp(self) -> list[float]:
         """Median spacing of the training cases in mm, transposed order."""
-        return cast("list[float]", self._get("original_median_spacing_after_transp"))
+        return numbers(
+            self._get("original_median_spacing_after_transp"), self._named("original_median_spacing_after_transp"), (3,)
+        )
 
     @property
     def original_median_shape_after_transp(self) -> list[float]:
         """Median shape of the cropped training cases, transposed order."""
-        return cast("list[float]", self._get("original_median_shape_after_transp"))
+        return numbers(
+            self._get("original_median_shape_after_transp"), self._named("original_median_shape_after_transp"), (3,)
+        )
 
     @property
     def transpose_forward(self) -> list[int]:
         """Axis of the image that becomes axis i of the network's input."""
-        return cast("list[int]", self._get("transpose_forward"))
+        return axis_order(self._get("transpose_forward"), self._named("transpose_forward"))
 
     @property
     def transpose_backward(self) -> list[int]:
         """Inverse of `transpose_forward`."""
-        return cast("list[int]", self._get("transpose_backward"))
+        return axis_order(self._get("transpose_backward"), self._named("transpose_backward"))
 
     @property
     def available_configurations(self) -> list[str]:
@@ -159,7 +178,7 @@ class PlansManager:
     @property
     def experiment_planner_name(self) -> str:
         """Class that made these plans."""
-        return str(self._get("experiment_planner_used"))
+        return text(self._get("experiment_planner_used"), self._named("experiment_planner_used"))
 
     @cached_property
     def experiment_planner_class(self) -> Any:
@@ -169,14 +188,15 @@ class PlansManager:
     @cached_property
     def image_reader_writer_class(self) -> Any:
         """Class that reads images and writes segmentations."""
-        return find_class("reader_writer", self._get("image_reader_writer"))
+        return find_class("reader_writer", text(self._get("image_reader_writer"), self._named("image_reader_writer")))
 
     @cached_property
     def label_manager_class(self) -> Any:
         """Class that turns network output into labels; LabelManager where old plans do not say."""
         if "label_manager" not in self.plans:
             logger.info("The plans name no label_manager; LabelManager is used")
-        return find_class("label_manager", self.plans.get("label_manager", "LabelManager"))
+        name = self.plans.get("label_manager", "LabelManager")
+        return find_class("label_manager", text(name, self._named("label_manager")))
 
     def get_label_manager(self, dataset_json: Mapping[str, Any], **kwargs: Any) -> LabelManager:
         """The label manager for a dataset.json.
@@ -184,12 +204,12 @@ class PlansManager:
         Raises:
             DatasetError: the labels of dataset.json are not usable.
         """
-        return cast(
-            "LabelManager",
-            self.label_manager_class(dataset_json["labels"], dataset_json.get("regions_class_order"), **kwargs),
-        )
+        _ = DatasetJson(dataset_json).labels  # only sound ones; the manager reads them as they stand
+        order = DatasetJson(dataset_json).regions_class_order
+        return cast("LabelManager", self.label_manager_class(dataset_json["labels"], order, **kwargs))
 
     @property
     def foreground_intensity_properties_per_channel(self) -> dict[str, dict[str, float]]:
         """Foreground intensity statistics per channel ("0", "1", ...)."""
-        return cast("dict[str, dict[str, float]]", self._get("foreground_intensity_properties_per_channel"))
+        key = "foreground_intensity_properties_per_channel"
+        return statistics(self._get(key), self._named(key))

@@ -17,6 +17,7 @@ from nnunet_lite.extensions import find_class
 from nnunet_lite.imageio.case_properties import CaseProperties
 from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager, plans_file
 from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name
@@ -26,7 +27,7 @@ from nnunet_lite.preprocessing.geometry import network_spacing, to_network_space
 from nnunet_lite.preprocessing.preprocessed_dataset import nnUNetDatasetBlosc2
 from nnunet_lite.preprocessing.resampling import compute_new_shape
 from nnunet_lite.preprocessing.resume import FinishedCases, case_signature, estimate_memory
-from nnunet_lite.utilities.files import PathLike, load_json
+from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Outcome, Task, collect, run_tasks
 
@@ -159,7 +160,7 @@ class DefaultPreprocessor:
         configuration_manager = plans_manager.get_configuration(configuration_name)
         dataset_json = _preprocessed_dataset_json(dataset.name)
         folder = nnUNet_preprocessed / dataset.name / configuration_manager.data_identifier
-        _check_cases(dataset, folder)
+        _check_cases(dataset)
 
         finished = FinishedCases(folder)
         finished.remove_all_but(dataset.cases)
@@ -350,16 +351,11 @@ def _require_same_shape(data: NDArray[Any], seg: NDArray[Any]) -> None:
         )
 
 
-def _check_cases(dataset: RawDataset, folder: Path) -> None:
-    """Refuse what could not be stored: no cases, or identifiers that collide with the names of label files."""
+def _check_cases(dataset: RawDataset) -> None:
+    """Refuse what could not be stored: no cases, or cases without labels."""
     if not dataset.cases:
         raise DatasetError(f"{dataset.name} has no training cases in imagesTr; add images and labels")
     for identifier, case in dataset.cases.items():
-        if identifier.endswith("_seg"):
-            raise DatasetError(
-                f"{dataset.name}: case {identifier!r} may not end in '_seg', which marks label files in "
-                f"{folder}; rename its images and labels"
-            )
         if case.label is None or not Path(case.label).is_file():
             raise DatasetError(
                 f"{dataset.name}: case {identifier!r} has no label file ({case.label}); add it to labelsTr"
@@ -370,11 +366,11 @@ def _preprocessed_dataset_json(dataset_name: str) -> dict[str, Any]:
     file = nnUNet_preprocessed / dataset_name / "dataset.json"
     if not file.is_file():
         raise PathError(f"{file} is missing; plan the dataset first: nnUNetv2_plan_and_preprocess -d {dataset_name}")
-    return dict(load_json(file))
+    return dict(DatasetJson.from_file(file).raw)
 
 
 def _as_dict(dataset_json: Mapping[str, Any] | str) -> Mapping[str, Any]:
-    return load_json(dataset_json) if isinstance(dataset_json, (str, os.PathLike)) else dataset_json
+    return DatasetJson.from_file(dataset_json).raw if isinstance(dataset_json, (str, os.PathLike)) else dataset_json
 
 
 @contextmanager

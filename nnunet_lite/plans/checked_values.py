@@ -1,0 +1,100 @@
+"""Values of plans and fingerprints, which people edit: each is returned as it stands, or refused in one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, cast
+
+import numpy as np
+
+from nnunet_lite.exceptions import PlansError
+from nnunet_lite.plans.dataset_json import is_file_name, short
+
+_LARGEST = 2**31
+_WORDS = {2: "two", 3: "three"}
+
+
+def _refused(what: str, value: Any, expected: str) -> PlansError:
+    return PlansError(f"{what} is {short(value)}, expected {expected}; correct it or plan the dataset again")
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and abs(float(value)) < _LARGEST
+
+
+def whole_number(value: Any, what: str) -> int:
+    """A whole number above zero. Raises PlansError."""
+    if not _is_number(value) or value < 1 or value != int(value):
+        raise _refused(what, value, "a whole number above 0")
+    return int(value)
+
+
+def numbers(value: Any, what: str, lengths: tuple[int, ...] = (2, 3), *, whole: bool = False) -> list[Any]:
+    """Two or three finite numbers above zero, or as many as `lengths` allow. Raises PlansError."""
+    sound = isinstance(value, (list, tuple, np.ndarray)) and len(value) in lengths
+    if not sound or not all(_is_number(n) and n > 0 and (not whole or n == int(n)) for n in value):
+        kind = "positive whole numbers" if whole else "positive numbers"
+        raise _refused(what, value, f"{' or '.join(_WORDS[length] for length in lengths)} {kind}")
+    return cast("list[Any]", value)
+
+
+def axis_order(value: Any, what: str) -> list[int]:
+    """The numbers 0, 1, 2 in some order. Raises PlansError."""
+    if not isinstance(value, (list, tuple, np.ndarray)) or not all(_is_number(n) for n in value):
+        raise _refused(what, value, "0, 1, 2 in some order")
+    if sorted(value) != [0, 1, 2]:
+        raise _refused(what, value, "0, 1, 2 in some order")
+    return cast("list[int]", value)
+
+
+def text(value: Any, what: str) -> str:
+    """A name. Raises PlansError."""
+    if not isinstance(value, str) or not value:
+        raise _refused(what, value, "a text")
+    return value
+
+
+def folder_name(value: Any, what: str) -> str:
+    """The name of a file or folder in one of ours. Raises PlansError for paths that could lead elsewhere."""
+    if not is_file_name(value):
+        raise _refused(what, value, "the name of a folder, without slashes")
+    return cast("str", value)
+
+
+def entries(value: Any, what: str, kind: type) -> list[Any]:
+    """A list of texts (or booleans ...). Raises PlansError."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(entry, kind) for entry in value):
+        raise _refused(what, value, f"a list of {'true and false' if kind is bool else 'texts'}")
+    return cast("list[Any]", value)
+
+
+def mapping(value: Any, what: str) -> dict[str, Any]:
+    """A JSON object. Raises PlansError."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise _refused(what, value, "an object {...}")
+    return cast("dict[str, Any]", value)
+
+
+def statistics(value: Any, what: str) -> dict[str, dict[str, float]]:
+    """Numbers by name for each channel. Raises PlansError."""
+    for channel, properties in mapping(value, what).items():
+        for name, number in mapping(properties, f"{what}, channel {short(channel, 40)},").items():
+            if isinstance(number, bool) or not isinstance(number, Real):
+                raise _refused(f"{what}, channel {short(channel, 40)}, {short(name, 40)}", number, "a number")
+    return cast("dict[str, dict[str, float]]", value)
+
+
+def triples(value: Any, what: str) -> list[Sequence[float]]:
+    """Three finite numbers above zero for each case. Raises PlansError."""
+    if not isinstance(value, list):
+        raise _refused(what, value, "a list with three numbers for each case")
+    return [numbers(entry, f"{what} of case {index}", (3,)) for index, entry in enumerate(value)]
+
+
+def fraction(value: Any, what: str) -> float:
+    """A finite number. Raises PlansError."""
+    if not _is_number(value) or not math.isfinite(value):
+        raise _refused(what, value, "a number")
+    return float(value)
