@@ -86,6 +86,7 @@ def plan_and_preprocess_entry(argv: Sequence[str] | None = None) -> None:
         flags.MAX_RAM,
     )
     args = parser.parse_args(argv)
+    _check_before_work(args)
     _extract(args, args.npfp)
     plans_identifier = _plan(args)
     if not args.no_pp:
@@ -109,8 +110,10 @@ def check_dataset_entry(argv: Sequence[str] | None = None) -> None:
 
     from nnunet_lite.experiment_planning import integrity_report
     from nnunet_lite.experiment_planning.plan_and_preprocess_api import check_datasets
-    from nnunet_lite.utilities.files import save_json
+    from nnunet_lite.utilities.files import require_writable, save_json
 
+    if args.json is not None:
+        require_writable(args.json)
     checks = []
     for check in check_datasets(args.d, args.np, not args.no_pbar, _bytes(args.max_ram)):
         print(integrity_report.as_text(check), end="\n\n", flush=True)
@@ -119,6 +122,16 @@ def check_dataset_entry(argv: Sequence[str] | None = None) -> None:
         save_json(integrity_report.as_document(checks), args.json, sort_keys=False)
     if any(check.examination.faults for check in checks):
         raise integrity_report.as_error(checks)
+
+
+def _check_before_work(args: argparse.Namespace) -> None:
+    """What the later stages would refuse is refused now, not after hours of reading."""
+    from nnunet_lite.experiment_planning import plan_and_preprocess_api as api
+
+    api.check_planning_arguments(
+        args.pl, args.preprocessor_name, args.overwrite_target_spacing, args.overwrite_plans_name
+    )
+    api.processes_per_configuration(args.c, args.np)
 
 
 def _extract(args: argparse.Namespace, num_processes: int) -> None:

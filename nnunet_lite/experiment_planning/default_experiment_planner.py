@@ -106,7 +106,7 @@ class ExperimentPlanner:
         self.UNet_vram_target_GB = _checked_memory_target(gpu_memory_target_in_gb, self.default_gpu_memory_target_in_gb)
         self.preprocessor_name = preprocessor_name
         self.plans_identifier = plans_name or self.default_plans_name
-        self.overwrite_target_spacing = _checked_target_spacing(overwrite_target_spacing)
+        self.overwrite_target_spacing = checked_target_spacing(overwrite_target_spacing)
         self.suppress_transpose = suppress_transpose
         self.plans: dict[str, Any] | None = None
         LabelManager(self.dataset.labels, self.dataset.regions_class_order).require_consecutive_labels()
@@ -394,7 +394,8 @@ def _first(values: Sequence[int], number: int) -> list[int]:
     return [values[min(i, len(values) - 1)] for i in range(number)]
 
 
-def _checked_target_spacing(spacing: Sequence[float] | None) -> list[float] | None:
+def checked_target_spacing(spacing: Sequence[float | str] | None) -> list[float] | None:
+    """Three positive numbers, or None for none. Raises ArgumentError."""
     if spacing is None:
         return None
     try:

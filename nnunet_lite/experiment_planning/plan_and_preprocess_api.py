@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lite.configuration import num_processes_default
-from nnunet_lite.exceptions import ArgumentError, ExtensionError, PlansError
+from nnunet_lite.exceptions import ArgumentError, PlansError
+from nnunet_lite.experiment_planning.default_experiment_planner import checked_target_spacing
 from nnunet_lite.experiment_planning.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunet_lite.experiment_planning.verify_dataset_integrity import (
     DatasetCheck,
@@ -18,7 +19,7 @@ from nnunet_lite.experiment_planning.verify_dataset_integrity import (
 from nnunet_lite.extensions import find_class, known_names
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunet_lite.plans.dataset_json import DatasetJson
+from nnunet_lite.plans.dataset_json import DatasetJson, is_file_name
 from nnunet_lite.plans.plans_manager import PlansManager, plans_file
 from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name, raw_folder
 from nnunet_lite.utilities.files import copy_file
@@ -107,9 +108,10 @@ def plan_experiments(
         ArgumentError: a target spacing or memory target that cannot be.
     """
     names = _dataset_names(dataset_ids)
-    planner_class = _planner_class(experiment_planner_class_name)
-    if preprocess_class_name not in known_names("preprocessor"):  # a look at the files; importing it takes longer
-        find_class("preprocessor", preprocess_class_name)
+    check_planning_arguments(
+        experiment_planner_class_name, preprocess_class_name, overwrite_target_spacing, overwrite_plans_name
+    )
+    planner_class = find_class("planner", experiment_planner_class_name)
     if experiment_planner_class_name == "ExperimentPlanner":
         logger.info(
             "Planning the default U-Net. The residual encoder presets reach higher accuracy: "
@@ -117,7 +119,7 @@ def plan_experiments(
         )
     options: dict[str, Any] = {"preprocessor_name": preprocess_class_name}
     if overwrite_target_spacing is not None:
-        options["overwrite_target_spacing"] = _numbers(overwrite_target_spacing)
+        options["overwrite_target_spacing"] = checked_target_spacing(overwrite_target_spacing)
     if gpu_memory_target_in_gb is not None:
         options["gpu_memory_target_in_gb"] = gpu_memory_target_in_gb
     if overwrite_plans_name is not None:
@@ -128,6 +130,28 @@ def plan_experiments(
         planner.plan_experiment()
         identifier = str(planner.plans_identifier)
     return identifier
+
+
+def check_planning_arguments(
+    experiment_planner_class_name: str,
+    preprocess_class_name: str,
+    overwrite_target_spacing: Sequence[float | str] | None,
+    overwrite_plans_name: str | None,
+) -> None:
+    """Refuse what no planning can work with, before anything is read.
+
+    Raises:
+        ExtensionError: no such planner (lists those that exist) or preprocessor.
+        ArgumentError: a target spacing that is not three positive numbers, a name that is no file name.
+    """
+    find_class("planner", experiment_planner_class_name)
+    if preprocess_class_name not in known_names("preprocessor"):  # a look at the files; importing it takes longer
+        find_class("preprocessor", preprocess_class_name)
+    checked_target_spacing(overwrite_target_spacing)
+    if overwrite_plans_name is not None and not is_file_name(overwrite_plans_name):
+        raise ArgumentError(
+            f"overwrite_plans_name is {overwrite_plans_name!r}, expected a name without slashes, such as myPlans"
+        )
 
 
 def preprocess(
@@ -154,7 +178,7 @@ def preprocess(
             different cases into one folder.
         ArgumentError: a list of processes that fits neither form.
     """
-    processes = _processes_per_configuration(configurations, num_processes)
+    processes = processes_per_configuration(configurations, num_processes)
     names = _dataset_names(dataset_ids)
     managers = [PlansManager(plans_file(name, plans_identifier)) for name in names]
     for name, plans_manager in zip(names, managers, strict=True):
@@ -194,29 +218,16 @@ def _dataset_names(
     return list(dict.fromkeys(maybe_convert_to_dataset_name(dataset) for dataset in dataset_ids))
 
 
-def _planner_class(name: str) -> Any:
-    found = find_class("planner", name)
-    if not isinstance(found, type):
-        raise ExtensionError(f"{name!r} is no planner; planners are: {', '.join(known_names('planner'))}")
-    return found
-
-
 def _configure(worker: Any, show_progress_bar: bool, max_ram: int | None) -> None:
     """Settings upstream's constructors do not have; classes of one's own need not know them."""
     worker.show_progress = show_progress_bar
     worker.max_ram = max_ram
 
 
-def _numbers(spacing: Sequence[float | str]) -> list[float]:
-    try:
-        return [float(value) for value in spacing]
-    except ValueError:
-        raise ArgumentError(f"overwrite_target_spacing is {list(spacing)}, expected three positive numbers") from None
-
-
-def _processes_per_configuration(
+def processes_per_configuration(
     configurations: Sequence[str], num_processes: Sequence[int] | int | None
 ) -> Mapping[str, int]:
+    """Background processes of each configuration. Raises ArgumentError for a list that fits neither form."""
     if num_processes is None:
         return {name: DEFAULT_PROCESSES.get(name, OTHER_PROCESSES) for name in configurations}
     numbers = [num_processes] if isinstance(num_processes, int) else list(num_processes)

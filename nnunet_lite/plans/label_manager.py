@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.utilities.arrays import slices
 
 Array = Any  # a numpy array or a torch tensor; this module needs torch only where it is given one or must return one
@@ -261,7 +262,8 @@ def determine_num_input_channels(
     label_manager = plans_manager.get_label_manager(dataset_json)
     label_manager.require_consecutive_labels()
     cascade = configuration_or_config_manager.previous_stage_name is not None
-    return len(channels) + (len(label_manager.foreground_labels) if cascade else 0)
+    channels = DatasetJson({"channel_names": channels}).num_input_channels
+    return channels + (len(label_manager.foreground_labels) if cascade else 0)
 
 
 def _is_region(value: Any) -> bool:

@@ -82,6 +82,17 @@ def scratch_array(target: PathLike, shape: Sequence[int], dtype: Any) -> Iterato
         del array
 
 
+def require_writable(path: PathLike) -> None:
+    """Raise StorageError now if a file could not be written there later: no permission, or a folder of that name."""
+    target = Path(path)
+    if target.is_dir():
+        raise StorageError(f"{target} is a folder, expected the name of a file")
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+
+
 def _reserve(file: IO[bytes], size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
