@@ -16,12 +16,12 @@ _LISTED = 10  # names in one finding
 _FAR = 8.0  # factor to the median; a wrong unit is 10 or 1000, slice thicknesses of one study differ less than this
 
 
-def compare_cases(reports: Mapping[str, CaseReport], labels: Mapping[str, int | list[int]] | None) -> Iterator[Fault]:
+def compare_cases(reports: Mapping[str, CaseReport], labels: Mapping[str, int | list[int]]) -> Iterator[Fault]:
     """Findings about cases in comparison with one another.
 
     Args:
         reports: of every case that was examined.
-        labels: of dataset.json; None if they are unusable.
+        labels: of dataset.json, as far as they are usable.
     """
     yield from _copies(reports)
     grids = {name: report for name, report in reports.items() if report.shape and min(report.spacing) > 0}
@@ -35,7 +35,7 @@ def compare_cases(reports: Mapping[str, CaseReport], labels: Mapping[str, int | 
         extents = {name: extent for name, extent in extents.items() if name not in named}
         yield from _far_from_median("size-outlier", "extent (shape times spacing)", extents)
     counted = [report.label_counts for report in reports.values() if report.label_counts is not None]
-    if labels is not None and counted:
+    if counted:
         yield from _never(labels, counted)
 
 

@@ -34,8 +34,9 @@ class Questions(NamedTuple):
     """What is to be found out about every case."""
 
     num_channels: int | None  # as dataset.json says; None: it does not say
-    labels: tuple[int, ...] | None  # allowed, the ignore label among them; None: do not look at labels and copies
+    labels: tuple[int, ...] | None  # allowed, the ignore label among them; None: do not compare with these
     summary_size: int  # points per channel kept of the intensities; 0: no fingerprint wanted
+    is_check: bool = True  # look at everything; False: only at what makes a fingerprint impossible
 
 
 class CaseReport(NamedTuple):
@@ -66,7 +67,7 @@ def examine_case(case: RawCase, reader_class: type[BaseReaderWriter], questions:
         if image is not None:
             findings += _faults_of_image(case, image, questions)
         counts = None
-        if label is not None and questions.labels is not None:
+        if label is not None and questions.is_check:
             counts = count_labels(label[0])
             findings += _faults_of_label(case, label[0], counts, questions.labels)
         if image is not None and label is not None:
@@ -76,7 +77,7 @@ def examine_case(case: RawCase, reader_class: type[BaseReaderWriter], questions:
             return report
         data, properties = image
         report = report._replace(shape=data.shape[1:], spacing=tuple(float(step) for step in properties["spacing"]))
-        if questions.labels is not None:
+        if questions.is_check:
             findings += _constant_channels(case, data)
             report = report._replace(digests=_digests(case, data))
         if label is None or not questions.summary_size or any(finding.is_fault for finding in findings):
@@ -259,9 +260,9 @@ def _digests(case: RawCase, data: NDArray[np.float32]) -> dict[str, str]:
 
 
 def _faults_of_label(
-    case: RawCase, seg: NDArray[Any], counts: Mapping[int, int], allowed: Sequence[int]
+    case: RawCase, seg: NDArray[Any], counts: Mapping[int, int], allowed: Sequence[int] | None
 ) -> Iterator[Fault]:
-    unknown = {label: count for label, count in counts.items() if label not in allowed}
+    unknown = {label: count for label, count in counts.items() if allowed is not None and label not in allowed}
     file = str(case.label)
     if unknown:
         hint = ""
@@ -272,7 +273,7 @@ def _faults_of_label(
         yield Fault(
             "label-values",
             f"holds the labels {_counted(unknown)}",
-            _ranges(allowed),
+            _ranges(allowed or ()),
             case.identifier,
             file,
             hint,

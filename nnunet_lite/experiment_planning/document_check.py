@@ -42,6 +42,14 @@ def check_document(file: Path) -> tuple[DatasetJson | None, list[Fault]]:
     return document, findings
 
 
+def readable_labels(document: DatasetJson) -> dict[str, int | list[int]]:
+    """The labels if each is a number or a list of them, whatever else is wrong with them; else none at all."""
+    try:
+        return document.labels
+    except DatasetError:
+        return {}
+
+
 def sound_labels(document: DatasetJson) -> LabelManager | None:
     """The label manager, or None where labels or regions are such that there is none."""
     try:

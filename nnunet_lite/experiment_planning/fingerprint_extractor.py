@@ -104,7 +104,7 @@ class DatasetFingerprintExtractor:
         dataset = RawDataset.scan(self.input_folder)
         if dataset.faults and not dataset.cases:
             raise faults_as_error(dataset.name, dataset.faults, 0)
-        questions = Questions(dataset.dataset_json.num_input_channels, None, summary_size(len(dataset.cases)))
+        questions = Questions(dataset.dataset_json.num_input_channels, None, summary_size(len(dataset.cases)), False)
         return Survey(dataset, dataset.findings, questions)
 
 

@@ -11,7 +11,7 @@ from nnunet_lite.configuration import num_processes_default
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.experiment_planning.case_comparison import compare_cases
 from nnunet_lite.experiment_planning.case_examination import CaseReport, Questions, examine_case
-from nnunet_lite.experiment_planning.document_check import check_document, sound_labels, usable_document
+from nnunet_lite.experiment_planning.document_check import check_document, readable_labels, usable_document
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunet_lite.plans.case_files import RawCase
@@ -130,11 +130,10 @@ def _num_channels(document: DatasetJson) -> int | None:
 
 
 def allowed_labels(document: DatasetJson) -> tuple[int, ...] | None:
-    """Sorted labels that may occur in label maps, the ignore label among them; None if dataset.json is unsound."""
-    manager = sound_labels(document)
-    if manager is None:
-        return None
-    return tuple(sorted({*manager.all_labels, *([] if manager.ignore_label is None else [manager.ignore_label])}))
+    """Sorted labels that may occur in label maps, the ignore label among them; None if dataset.json names none."""
+    values = readable_labels(document).values()
+    numbers = {number for value in values for number in (value if isinstance(value, list) else [value])}
+    return tuple(sorted({0, *numbers})) if numbers else None
 
 
 def examine(
@@ -172,8 +171,8 @@ def examine(
         )
     in_order = {name: reports[name] for name in cases}
     found = [*findings, *(finding for report in in_order.values() for finding in report.findings)]
-    if questions.labels is not None:
-        found += compare_cases(in_order, dataset.dataset_json.labels)
+    if questions.is_check:
+        found += compare_cases(in_order, readable_labels(dataset.dataset_json))
     return Examination(in_order, [_with_short_path(finding, dataset.folder) for finding in found])
 
 
