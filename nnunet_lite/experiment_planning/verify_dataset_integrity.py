@@ -184,7 +184,8 @@ def _existing_files(case: RawCase, findings: Sequence[Fault]) -> RawCase:
 
 def _with_short_path(finding: Fault, folder: Path) -> Fault:
     """Files of the dataset relative to its folder: they are told apart by their ends."""
-    return dataclasses.replace(finding, file=finding.file.removeprefix(f"{folder}/"))
+    file, found = (text.replace(f"{folder}/", "") for text in (finding.file, finding.found))
+    return dataclasses.replace(finding, file=file, found=found)
 
 
 def choose_reader(dataset: RawDataset) -> type[BaseReaderWriter]:

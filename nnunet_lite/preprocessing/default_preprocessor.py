@@ -155,10 +155,11 @@ class DefaultPreprocessor:
             StorageError: the disk is full; ends the run at once.
             WorkerError: lists the cases that failed, after all others were finished.
         """
-        dataset = RawDataset.load(maybe_convert_to_dataset_name(dataset_name_or_id))
+        name = maybe_convert_to_dataset_name(dataset_name_or_id)
+        dataset_json = _preprocessed_dataset_json(name)
+        dataset = RawDataset.load(name)
         plans_manager = PlansManager(plans_file(dataset.name, plans_identifier))
         configuration_manager = plans_manager.get_configuration(configuration_name)
-        dataset_json = _preprocessed_dataset_json(dataset.name)
         folder = nnUNet_preprocessed / dataset.name / configuration_manager.data_identifier
         _check_cases(dataset)
 
