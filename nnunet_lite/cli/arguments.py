@@ -209,6 +209,7 @@ TARGET_SPACING = Flag(
 PLANS_IDENTIFIER = Flag(
     "-overwrite_plans_name", default=None, help="name of the plans (give one whenever you change how they are made)"
 )
+DRY_RUN = _switch("--dry-run", help="write nothing; print what would be decided and why, from the fingerprint alone")
 PREPROCESSING_PROCESSES = Flag(
     "-np",
     nargs="+",

@@ -44,6 +44,7 @@ def plan_experiment_entry(argv: Sequence[str] | None = None) -> None:
         "Plan networks, patches and preprocessing from the datasets' fingerprints.",
         flags.DATASETS,
         *_PLANNING,
+        flags.DRY_RUN,
     )
     _plan(parser.parse_args(argv))
 
@@ -117,6 +118,7 @@ def _plan(args: argparse.Namespace) -> str:
         args.preprocessor_name,
         args.overwrite_target_spacing,
         args.overwrite_plans_name,
+        getattr(args, "dry_run", False),
     )
 
 

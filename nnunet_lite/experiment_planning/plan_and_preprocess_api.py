@@ -9,7 +9,9 @@ from typing import Any
 
 from nnunet_lite.configuration import num_processes_default
 from nnunet_lite.exceptions import ArgumentError, ExtensionError, PlansError
+from nnunet_lite.experiment_planning.default_experiment_planner import ExperimentPlanner
 from nnunet_lite.experiment_planning.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunet_lite.experiment_planning.plan_report import describe_plans, summarize_plans
 from nnunet_lite.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunet_lite.extensions import find_class, known_names
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
@@ -77,8 +79,12 @@ def plan_experiments(
     preprocess_class_name: str = "DefaultPreprocessor",
     overwrite_target_spacing: Sequence[float | str] | None = None,
     overwrite_plans_name: str | None = None,
+    dry_run: bool = False,
 ) -> str:
     """Plan each dataset from its fingerprint; returns the plans identifier (of the last one, all are the same).
+
+    Args:
+        dry_run: write nothing, but log what was decided and why.
 
     Raises:
         ExtensionError: no such planner (lists those that exist) or preprocessor.
@@ -104,9 +110,21 @@ def plan_experiments(
     identifier = ""
     for name in names:
         planner = planner_class(name, **options)
+        planner.dry_run = dry_run
         planner.plan_experiment()
         identifier = str(planner.plans_identifier)
+        _report(planner)
     return identifier
+
+
+def _report(planner: Any) -> None:
+    """Say what was planned; planners that share nothing with ours are left alone."""
+    if not isinstance(planner, ExperimentPlanner) or planner.plans is None:
+        return
+    if planner.dry_run:
+        logger.info("%s\n\nThis was a dry run: nothing was written.", describe_plans(planner, planner.plans))
+    else:
+        logger.info("%s", summarize_plans(planner.plans))
 
 
 def preprocess(

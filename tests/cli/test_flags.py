@@ -127,7 +127,7 @@ UPSTREAM: dict[str, list[tuple[Any, ...]]] = {
 
 OURS: dict[str, set[str]] = {  # long flags whose defaults change nothing
     "planning:extract_fingerprint_entry": {"--max-ram"},
-    "planning:plan_experiment_entry": set(),
+    "planning:plan_experiment_entry": {"--dry-run"},
     "planning:preprocess_entry": {"--max-ram"},
     "planning:plan_and_preprocess_entry": {"--max-ram"},
     "training:train_entry": {"--epochs", "--iterations", "--seed", "--precision", "--overwrite"},
