@@ -228,6 +228,40 @@ MAX_RAM = Flag(
     help="memory that background work may take together, for example 16G (default: 80 %% of what is free)",
 )
 
+# moving and adapting plans
+SOURCE_DATASET = Flag("-s", type=dataset, required=True, help="dataset that has the plans, id or name")
+TARGET_DATASET = Flag("-t", type=dataset, required=True, help="dataset that gets them, id or name")
+SOURCE_PLANS = Flag("-sp", required=True, help="plans identifier, for example nnUNetPlans")
+TARGET_PLANS = Flag("-tp", default=None, help="name of the plans in the target (default: as in the source)")
+OVERWRITE_PLANS = _switch("--overwrite", help="replace other plans of that name that the target has")
+PRETRAINING_NAME = Flag(
+    "-n", "--pretraining_name", required=True, help="name of the pretraining, part of the plans' name"
+)
+PRETRAINED_CHECKPOINT = Flag(
+    "-pc",
+    "--pretrained_checkpoint",
+    required=True,
+    help="checkpoint file, or https://huggingface.co/<owner>/<repository> (needs huggingface_hub)",
+)
+ADAPTATION_MODE = Flag(
+    "-am",
+    "--adaptation_mode",
+    default="default_nnunet",
+    choices=("fixed", "default_nnunet", "no_resample", "like_pretrained"),
+    help="spacing: as planned, as -os says, as the images are, or as in pretraining (default: %(default)s)",
+)
+OVERRIDE_SPACING = Flag(
+    "-os",
+    "--override_spacing",
+    nargs="+",
+    type=positive_float,
+    default=None,
+    help="spacing for -am fixed: three numbers in mm in transposed order (the coarsest axis first)",
+)
+BASE_PLANS = Flag("-pl", "--plans_identifier", default="nnUNetPlans", help="plans to start from (default: %(default)s)")
+ADAPTATION_PROCESSES = Flag("-np", type=int, default=4, help="processes (default: %(default)s)")
+OVERWRITE_PREPROCESSED = _switch("--overwrite_pp", help="preprocess again what is there already")
+
 # training
 PRETRAINED_WEIGHTS = Flag(
     "-pretrained_weights", default=None, help="checkpoint to start from (same network, heads excepted)"
