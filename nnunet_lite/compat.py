@@ -35,6 +35,22 @@ MOVED: dict[str, tuple[str, ...]] = {
     "experiment_planning.experiment_planners.default_experiment_planner": (
         "experiment_planning.default_experiment_planner",
     ),
+    "experiment_planning.experiment_planners.network_topology": ("experiment_planning.network_topology",),
+    "experiment_planning.experiment_planners.resencUNet_planner": (
+        "experiment_planning.residual_encoder_unet_planners",
+    ),
+    "experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners": (
+        "experiment_planning.residual_encoder_unet_planners",
+    ),
+    "experiment_planning.experiment_planners.resampling.planners_no_resampling": (
+        "experiment_planning.resampling_planners",
+    ),
+    "experiment_planning.experiment_planners.resampling.resample_with_torch": (
+        "experiment_planning.resampling_planners",
+    ),
+    "experiment_planning.plans_for_pretraining.move_plans_between_datasets": (
+        "experiment_planning.move_plans_between_datasets",
+    ),
     "experiment_planning.dataset_fingerprint.fingerprint_extractor": ("experiment_planning.fingerprint_extractor",),
 }
 

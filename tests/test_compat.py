@@ -45,6 +45,27 @@ IMPORTS = [
     ("imageio.nibabel_reader_writer", ["NibabelIO", "NibabelIOWithReorient"]),
     ("imageio.reader_writer_registry", ["determine_reader_writer_from_dataset_json"]),
     ("experiment_planning.experiment_planners.default_experiment_planner", ["ExperimentPlanner"]),
+    (
+        "experiment_planning.experiment_planners.network_topology",
+        ["get_pool_and_conv_props", "get_shape_must_be_divisible_by", "pad_shape"],
+    ),
+    ("experiment_planning.experiment_planners.resencUNet_planner", ["ResEncUNetPlanner"]),
+    (
+        "experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners",
+        ["ResEncUNetPlanner", "nnUNetPlannerResEncM", "nnUNetPlannerResEncL", "nnUNetPlannerResEncXL"],
+    ),
+    (
+        "experiment_planning.experiment_planners.resampling.planners_no_resampling",
+        ["nnUNetPlannerResEncL_noResampling"],
+    ),
+    (
+        "experiment_planning.experiment_planners.resampling.resample_with_torch",
+        ["nnUNetPlanner_torchres", "nnUNetPlannerResEncL_torchres", "nnUNetPlannerResEncL_torchres_sepz"],
+    ),
+    (
+        "experiment_planning.plans_for_pretraining.move_plans_between_datasets",
+        ["move_plans_between_datasets"],
+    ),
     ("experiment_planning.dataset_fingerprint.fingerprint_extractor", ["DatasetFingerprintExtractor"]),
 ]
 

@@ -393,7 +393,7 @@ class ExperimentPlanner:
             if "patch_size" not in configuration:
                 continue
             spacing, patch = configuration["spacing"], configuration["patch_size"]
-            kwargs = configuration["architecture"]["arch_kwargs"]
+            notes = self.notes.get(tuple(plain_numbers(spacing)))
             if not can_be_pooled(spacing, configuration["median_image_size_in_voxels"]):
                 logger.warning(
                     "%s: images of %s voxels cannot be pooled by a U-Net; the patch is %s, images are padded to it",
@@ -401,7 +401,7 @@ class ExperimentPlanner:
                     [round(n) for n in configuration["median_image_size_in_voxels"]],
                     patch,
                 )
-            if not self._fits(len(patch), estimate_feature_maps(patch, len(self.declared.labels), kwargs)):
+            if notes is not None and not notes.fits:
                 logger.warning(
                     "%s: the GPU memory target of %g GB is too small for any patch; the smallest, %s, may need more",
                     name,
