@@ -381,7 +381,7 @@ class ExperimentPlanner:
             patch_voxels = math.prod(plan["patch_size"])
         if plan is not None and float(np.prod(median)) / image_voxels < 2:
             logger.info(
-                "No 3d_lowres: it would have more than half as many voxels as 3d_fullres (%s and %s)",
+                "No 3d_lowres: %s is more than half the voxels of %s",
                 plan["median_image_size_in_voxels"],
                 fullres["median_image_size_in_voxels"],
             )

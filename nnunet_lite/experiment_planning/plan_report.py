@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_lite.experiment_planning.default_experiment_planner import ExperimentPlanner
 from nnunet_lite.experiment_planning.planning_rules import ConfigurationNotes
@@ -78,18 +79,19 @@ def _dataset(planner: ExperimentPlanner, plans: Mapping[str, Any]) -> str:
         ("training cases", counted),
         ("channels, labels", f"{declared.num_input_channels} and {len(labels)} {kind}{ignore}"),
         ("reader", f"{plans['image_reader_writer']}, {_reader_reason(planner)}"),
-        (
-            "image size",
-            f"median {_by(np.median(shapes, 0))} voxels, from {_by(shapes.min(0))} to {_by(shapes.max(0))}, "
-            "without empty borders",
-        ),
-        (
-            "image spacing",
-            f"median {_by(np.median(spacings, 0))} mm, from {_by(spacings.min(0))} to {_by(spacings.max(0))}",
-        ),
+        ("image size", f"{_range(shapes)} voxels, without empty borders"),
+        ("image spacing", f"{_range(spacings)} mm"),
         ("target spacing", f"{_by(spacing)} mm: {_spacing_reason(planner)}"),
         ("axis order", axes),
     )
+
+
+def _range(values: NDArray[Any]) -> str:
+    """Median, least and largest per axis, of (cases, 3)."""
+    low, high = values.min(0), values.max(0)
+    if np.array_equal(low, high):
+        return f"all {_by(low)}"
+    return f"median {_by(np.median(values, 0))}, from {_by(low)} to {_by(high)}"
 
 
 def _reader_reason(planner: ExperimentPlanner) -> str:
