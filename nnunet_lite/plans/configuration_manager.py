@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any, cast
@@ -109,6 +110,23 @@ class ConfigurationManager:
     def pool_op_kernel_sizes(self) -> list[list[int]]:
         """Stride per stage and axis; the first stage has stride 1."""
         return cast("list[list[int]]", self.network_arch_init_kwargs["strides"])
+
+    def require_poolable_patch(self) -> None:
+        """Check that a U-Net with these strides can put a patch together again after pooling it.
+
+        Raises:
+            PlansError: an edge of the patch is not divisible by the product of its strides.
+        """
+        strides, patch = self.network_arch_init_kwargs.get("strides") or [], self.patch_size
+        if not all(isinstance(stride, (list, tuple)) and len(stride) == len(patch) for stride in strides):
+            return
+        divisors = [math.prod(axis) for axis in zip(*strides, strict=True)] or [1] * len(patch)
+        if any(edge % divisor for edge, divisor in zip(patch, divisors, strict=True)):
+            nearest = [max(1, round(edge / divisor)) * divisor for edge, divisor in zip(patch, divisors, strict=True)]
+            raise PlansError(
+                f"Configuration {self.name or '(unnamed)'}: patch_size {list(patch)} must be divisible by {divisors}, "
+                f"the product of the network's strides per axis; the nearest that is: {nearest}"
+            )
 
     def _architecture(self, key: str) -> Any:
         architecture = self._get("architecture")

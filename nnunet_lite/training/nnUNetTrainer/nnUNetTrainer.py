@@ -209,6 +209,7 @@ class nnUNetTrainer(TrainingData):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """A network without final nonlinearity; prediction calls this too, without deep supervision."""
+        configuration_manager.require_poolable_patch()
         return build_network(
             configuration_manager.network_arch_class_name,
             configuration_manager.network_arch_init_kwargs,
