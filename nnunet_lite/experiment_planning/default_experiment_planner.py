@@ -24,6 +24,7 @@ from nnunet_lite.experiment_planning.planning_rules import (
     ConfigurationNotes,
     TargetSpacing,
     checked_memory_target,
+    checked_plans_name,
     checked_target_spacing,
     choose_batch_size,
     choose_target_spacing,
@@ -120,7 +121,7 @@ class ExperimentPlanner:
         self.dataset_fingerprint = self.fingerprint.raw
         self.UNet_vram_target_GB = checked_memory_target(gpu_memory_target_in_gb, self.default_gpu_memory_target_in_gb)
         self.preprocessor_name = preprocessor_name
-        self.plans_identifier = plans_name or self.default_plans_name
+        self.plans_identifier = checked_plans_name(self.default_plans_name if plans_name is None else plans_name)
         self.overwrite_target_spacing = checked_target_spacing(overwrite_target_spacing)
         self.suppress_transpose = suppress_transpose
         self.plans: dict[str, Any] | None = None

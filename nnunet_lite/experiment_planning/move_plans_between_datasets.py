@@ -8,6 +8,7 @@ from typing import Any
 
 from nnunet_lite.exceptions import PlansError
 from nnunet_lite.experiment_planning.plan_documents import copy_dataset_documents
+from nnunet_lite.experiment_planning.planning_rules import checked_plans_name
 from nnunet_lite.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.plans_manager import PlansManager, available_plans, load_plans, plans_file
@@ -39,7 +40,8 @@ def move_plans_between_datasets(
     """
     source = maybe_convert_to_dataset_name(source_dataset_name_or_id)
     target = maybe_convert_to_dataset_name(target_dataset_name_or_id)
-    identifier = target_plans_identifier or source_plans_identifier
+    identifier = source_plans_identifier if target_plans_identifier is None else target_plans_identifier
+    checked_plans_name(identifier)
     plans = load_plans(plans_file(source, source_plans_identifier))
     dataset = RawDataset.scan(raw_folder(target))
     example = next((case.images[0] for case in dataset.cases.values() if case.images), None)

@@ -69,6 +69,7 @@ def _dataset(planner: ExperimentPlanner, plans: Mapping[str, Any]) -> str:
         axes = f"{forward}: kept, the first axis is the coarsest (or all are alike)"
     else:
         axes = f"{forward}: axis {forward[0]}, the coarsest, comes first; everything below is in this order"
+    flat = "" if "3d_fullres" in plans["configurations"] else " (the first axis has no meaning, the images are 2D)"
     labels = [name for name in declared.labels if name not in ("background", "ignore")]
     kind = "regions" if any(isinstance(v, list) and len(v) > 1 for v in declared.labels.values()) else "labels"
     ignore = ", an ignore label" if "ignore" in declared.labels else ""
@@ -81,7 +82,7 @@ def _dataset(planner: ExperimentPlanner, plans: Mapping[str, Any]) -> str:
         ("reader", f"{plans['image_reader_writer']}, {_reader_reason(planner)}"),
         ("image size", f"{_range(shapes)} voxels, without empty borders"),
         ("image spacing", f"{_range(spacings)} mm"),
-        ("target spacing", f"{_by(spacing)} mm: {_spacing_reason(planner)}"),
+        ("target spacing", f"{_by(spacing)} mm: {_spacing_reason(planner)}{flat}"),
         ("axis order", axes),
     )
 
@@ -89,7 +90,7 @@ def _dataset(planner: ExperimentPlanner, plans: Mapping[str, Any]) -> str:
 def _range(values: NDArray[Any]) -> str:
     """Median, least and largest per axis, of (cases, 3)."""
     low, high = values.min(0), values.max(0)
-    if np.array_equal(low, high):
+    if _by(low) == _by(high):
         return f"all {_by(low)}"
     return f"median {_by(np.median(values, 0))}, from {_by(low)} to {_by(high)}"
 

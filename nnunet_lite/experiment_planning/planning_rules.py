@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import ArgumentError
 
+_TAKEN_NAMES = ("dataset", "dataset_fingerprint", "dataset_fingerprint_sources", "splits_final")
+
 
 class TargetSpacing(NamedTuple):
     """Spacing of 3d_fullres in the images' axis order (mm), and the rule it follows from."""
@@ -147,6 +149,15 @@ def checked_target_spacing(spacing: Sequence[float] | None) -> list[float] | Non
             f"overwrite_target_spacing is {list(spacing)}, expected three positive numbers (mm), one per image axis"
         )
     return values
+
+
+def checked_plans_name(name: str) -> str:
+    """A name that can be that of a file beside the others. Raises ArgumentError for anything else."""
+    if not name or set(name) & set('/\\:*?"<>|') or name != name.strip(" .") or name.endswith(".json"):
+        raise ArgumentError(f"plans name {name!r}: expected a file name without folder and ending, such as nnUNetPlans")
+    if name in _TAKEN_NAMES:
+        raise ArgumentError(f"plans name {name!r} is that of another file of the preprocessed dataset; choose another")
+    return name
 
 
 def checked_memory_target(target: float | None, default: float) -> float:

@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError, PlansError
 from nnunet_lite.experiment_planning.plan_and_preprocess_api import preprocess
+from nnunet_lite.experiment_planning.planning_rules import checked_plans_name
 from nnunet_lite.paths import nnssl_pretrained_models, nnUNet_preprocessed
 from nnunet_lite.plans.fingerprint import DatasetFingerprint
 from nnunet_lite.plans.plans_manager import PlansManager, available_plans, load_plans, plans_file
@@ -74,6 +75,7 @@ def preprocess_like_nnssl(
         CheckpointError, PathError: the checkpoint cannot be had or says too little.
     """
     spacing = _override(adaptation_mode, override_spacing)
+    checked_plans_name(pretraining_name)
     dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
     base = load_plans(_base_plans(dataset))
     model = load_pretrained(pretrained_checkpoint)
@@ -119,6 +121,7 @@ def plan_like_dynamic(
 
     Args, Raises: see `preprocess_like_nnssl`; plans_identifier names the plans to start from.
     """
+    checked_plans_name(pretraining_name)
     dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
     base = load_plans(plans_file(dataset, plans_identifier))
     model = load_pretrained(pretrained_checkpoint)

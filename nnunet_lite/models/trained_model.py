@@ -51,11 +51,16 @@ def model_folder_name(trainer: str, plans: str, configuration: str) -> str:
 
 
 def parse_model_folder_name(name: str) -> ModelName:
-    """The inverse of `model_folder_name`. Raises ArgumentError for any other name."""
-    parts = name.split(_SEPARATOR)
-    if len(parts) != 3 or not all(parts):
+    """The inverse of `model_folder_name`; plans may hold the separator, too, as those for nnssl checkpoints do.
+
+    Raises:
+        ArgumentError: any other name.
+    """
+    trainer, _, rest = name.partition(_SEPARATOR)
+    plans, _, configuration = rest.rpartition(_SEPARATOR)
+    if not (trainer and plans and configuration):
         raise ArgumentError(f"{name!r} is no model folder; expected Trainer__Plans__Configuration")
-    return ModelName(*parts)
+    return ModelName(trainer, plans, configuration)
 
 
 def convert_trainer_plans_config_to_identifier(trainer_name: str, plans_identifier: str, configuration: str) -> str:
@@ -84,7 +89,7 @@ def parse_dataset_trainer_plans_configuration_from_path(path: PathLike) -> tuple
     """(dataset, trainer, plans, configuration) from any path inside a model folder. Raises ArgumentError."""
     parts = Path(path).parts
     for dataset, name in zip(parts[:-1], parts[1:], strict=True):
-        if dataset.startswith("Dataset") and name.count(_SEPARATOR) == 2:
+        if dataset.startswith("Dataset") and name.count(_SEPARATOR) >= 2:
             return (dataset, *parse_model_folder_name(name))
     raise ArgumentError(f"{path} lies in no model folder DatasetXXX_Name/Trainer__Plans__Configuration")
 

@@ -256,6 +256,8 @@ def test_commands_one_by_one_by_name(nnunet_folders: Any) -> None:
         ("plan_experiment_entry", ["-d", "7"], "7"),
         ("plan_experiment_entry", ["-d", "1", "-pl", "Nobody"], "there are: "),
         ("plan_experiment_entry", ["-d", "1", "-overwrite_target_spacing", "1", "1"], "three positive numbers"),
+        ("plan_experiment_entry", ["-d", "1", "-overwrite_plans_name", "dataset"], "another file"),
+        ("plan_experiment_entry", ["-d", "1", "-overwrite_plans_name", "a/b"], "without folder"),
         ("preprocess_entry", ["-d", "1", "-c", "5d"], "none of the configurations 5d"),
         ("preprocess_entry", ["-d", "1", "-plans_name", "nobodys"], "no plans 'nobodys'"),
     ],

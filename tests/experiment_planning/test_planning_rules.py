@@ -8,6 +8,7 @@ import pytest
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.experiment_planning.planning_rules import (
     checked_memory_target,
+    checked_plans_name,
     checked_target_spacing,
     choose_batch_size,
     choose_target_spacing,
@@ -68,5 +69,11 @@ def test_what_is_asked_for_is_checked():
     for spacing in ([1, 1], ["a", 1, 1], [0, 1, 1]):
         with pytest.raises(ArgumentError, match="three positive numbers"):
             checked_target_spacing(spacing)
+    assert checked_plans_name("my Plans_1.5mm") == "my Plans_1.5mm"
+    for name in ("", "a/b", "..", " x", "nnUNetPlans.json", "a\\b"):
+        with pytest.raises(ArgumentError, match="expected a file name without folder and ending"):
+            checked_plans_name(name)
+    with pytest.raises(ArgumentError, match="that of another file"):
+        checked_plans_name("dataset")
     with pytest.raises(ArgumentError, match="positive number of GB"):
         checked_memory_target(float("inf"), 8)
