@@ -48,6 +48,9 @@ def load_plans(path: PathLike) -> dict[str, Any]:
         raise PlansError(f"{path} is no JSON file ({error}); correct it or plan the dataset again") from error
     if not isinstance(plans, dict) or not isinstance(plans.get("configurations"), dict):
         raise PlansError(f"{path} is no plans file: it has no 'configurations'; plan the dataset again")
+    for name, configuration in plans["configurations"].items():
+        if not isinstance(configuration, dict):
+            raise PlansError(f"{path}: configuration {name!r} is {configuration!r}, expected keys and values in braces")
     return cast("dict[str, Any]", plans)
 
 

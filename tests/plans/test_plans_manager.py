@@ -52,6 +52,13 @@ def test_a_patch_that_cannot_be_pooled_is_named(patch: list[int], strides: list[
     assert "divisible by [2, 4, 4]" in str(error.value) and nearest in str(error.value)
 
 
+def test_a_configuration_that_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "plans.json"
+    file.write_text(json.dumps(make_plans(mine=["inherits_from", "3d_fullres"])))
+    with pytest.raises(PlansError, match="configuration 'mine' is .* expected keys and values"):
+        PlansManager(file)
+
+
 def test_inheritance_golden_facts() -> None:
     manager = PlansManager(
         make_plans(x={"inherits_from": "3d_fullres", "batch_size": 4}, y={"inherits_from": "x", "spacing": [2, 2, 2]})
