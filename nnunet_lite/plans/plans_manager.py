@@ -114,7 +114,7 @@ class PlansManager:
         if name in children:
             circle = " -> ".join([*children, name])
             raise PlansError(f"{self.source}: the configurations inherit from each other in a circle: {circle}")
-        if name not in configurations:
+        if not isinstance(name, str) or name not in configurations:
             raise PlansError(
                 f"{self.source}: configuration {children[-1]!r} inherits from {name!r}, which does not exist; "
                 f"there are: {', '.join(configurations)}"

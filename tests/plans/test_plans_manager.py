@@ -59,6 +59,11 @@ def test_a_configuration_that_is_none(tmp_path: Path) -> None:
         PlansManager(file)
 
 
+def test_a_parent_that_is_no_name() -> None:
+    with pytest.raises(PlansError, match=r"'x' inherits from \[1\], which does not exist"):
+        PlansManager(make_plans(x={"inherits_from": [1]})).get_configuration("x")
+
+
 def test_inheritance_golden_facts() -> None:
     manager = PlansManager(
         make_plans(x={"inherits_from": "3d_fullres", "batch_size": 4}, y={"inherits_from": "x", "spacing": [2, 2, 2]})
