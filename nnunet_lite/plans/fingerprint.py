@@ -18,6 +18,16 @@ _KEYS = (
     "foreground_intensity_properties_per_channel",
 )
 
+_SMALLEST, _LARGEST = 1e-7, 1e7  # mm and voxels; beyond these planning would coarsen and shrink for ever
+
+
+def _is_plausible(values: Any) -> bool:
+    return (
+        isinstance(values, (list, tuple))
+        and len(values) == 3
+        and all(isinstance(value, (int, float)) and _SMALLEST <= value <= _LARGEST for value in values)
+    )
+
 
 @dataclass(frozen=True)
 class DatasetFingerprint:
@@ -43,10 +53,10 @@ class DatasetFingerprint:
             )
         triples: list[Sequence[float]] = [*self.spacings, *self.shapes_after_crop]
         for values in triples:
-            if len(values) != 3 or min(values) <= 0:
+            if not _is_plausible(values):
                 raise PlansError(
-                    f"{self.source} holds the spacing or shape {values}, expected three positive numbers; "
-                    "correct that image and extract the fingerprint again with --clean"
+                    f"{self.source} holds the spacing or shape {values}, expected three positive numbers "
+                    f"({_SMALLEST:g} to {_LARGEST:g}); correct that image and extract again with --clean"
                 )
 
     @classmethod
