@@ -36,6 +36,29 @@ MOVED: dict[str, tuple[str, ...]] = {
         "experiment_planning.default_experiment_planner",
     ),
     "experiment_planning.dataset_fingerprint.fingerprint_extractor": ("experiment_planning.fingerprint_extractor",),
+    **{
+        f"training.nnUNetTrainer.variants.{old}": (f"training.nnUNetTrainer.variants.{new}",)
+        for old, new in {
+            "benchmarking.nnUNetTrainerBenchmark_5epochs": "benchmarking",
+            "benchmarking.nnUNetTrainerBenchmark_5epochs_noDataLoading": "benchmarking",
+            "data_augmentation.nnUNetTrainerDAOrd0": "data_augmentation",
+            "data_augmentation.nnUNetTrainerNoDA": "data_augmentation",
+            "data_augmentation.nnUNetTrainerNoMirroring": "mirroring",
+            "data_augmentation.nnUNetTrainer_noDummy2DDA": "data_augmentation",
+            "loss.nnUNetTrainerCELoss": "losses",
+            "loss.nnUNetTrainerDiceLoss": "losses",
+            "loss.nnUNetTrainerTopkLoss": "losses",
+            "lr_schedule.nnUNetTrainerCosAnneal": "optimizers",
+            "lr_schedule.nnUNetTrainer_warmup": "warmup",
+            "network_architecture.nnUNetTrainerBN": "networks",
+            "network_architecture.nnUNetTrainerNoDeepSupervision": "networks",
+            "optimizer.nnUNetTrainerAdam": "optimizers",
+            "optimizer.nnUNetTrainerAdan": "optimizers",
+            "sampling.nnUNetTrainer_probabilisticOversampling": "sampling",
+            "training_length.nnUNetTrainer_Xepochs": "training_length",
+            "training_length.nnUNetTrainer_Xepochs_NoMirroring": "training_length",
+        }.items()
+    },
 }
 
 

@@ -46,6 +46,34 @@ IMPORTS = [
     ("imageio.reader_writer_registry", ["determine_reader_writer_from_dataset_json"]),
     ("experiment_planning.experiment_planners.default_experiment_planner", ["ExperimentPlanner"]),
     ("experiment_planning.dataset_fingerprint.fingerprint_extractor", ["DatasetFingerprintExtractor"]),
+    *(
+        (f"training.nnUNetTrainer.variants.{module}", names)
+        for module, names in {
+            "benchmarking.nnUNetTrainerBenchmark_5epochs": ["nnUNetTrainerBenchmark_5epochs"],
+            "benchmarking.nnUNetTrainerBenchmark_5epochs_noDataLoading": [
+                "nnUNetTrainerBenchmark_5epochs_noDataLoading"
+            ],
+            "data_augmentation.nnUNetTrainerDAOrd0": [
+                "nnUNetTrainer_DASegOrd0",
+                "nnUNetTrainer_onlyMirror01_DASegOrd0",
+            ],
+            "data_augmentation.nnUNetTrainerNoDA": ["nnUNetTrainerNoDA"],
+            "data_augmentation.nnUNetTrainerNoMirroring": ["nnUNetTrainerNoMirroring", "nnUNetTrainer_onlyMirror01"],
+            "data_augmentation.nnUNetTrainer_noDummy2DDA": ["nnUNetTrainer_noDummy2DDA"],
+            "loss.nnUNetTrainerCELoss": ["nnUNetTrainerCELoss", "nnUNetTrainerCELoss_5epochs"],
+            "loss.nnUNetTrainerDiceLoss": ["nnUNetTrainerDiceLoss", "nnUNetTrainerDiceCELoss_noSmooth"],
+            "loss.nnUNetTrainerTopkLoss": ["nnUNetTrainerTopk10Loss", "nnUNetTrainerDiceTopK10Loss"],
+            "lr_schedule.nnUNetTrainerCosAnneal": ["nnUNetTrainerCosAnneal"],
+            "lr_schedule.nnUNetTrainer_warmup": ["nnUNetTrainer_warmup"],
+            "network_architecture.nnUNetTrainerBN": ["nnUNetTrainerBN"],
+            "network_architecture.nnUNetTrainerNoDeepSupervision": ["nnUNetTrainerNoDeepSupervision"],
+            "optimizer.nnUNetTrainerAdam": ["nnUNetTrainerAdam", "nnUNetTrainerVanillaAdam3en4"],
+            "optimizer.nnUNetTrainerAdan": ["nnUNetTrainerAdan", "nnUNetTrainerAdanCosAnneal"],
+            "sampling.nnUNetTrainer_probabilisticOversampling": ["nnUNetTrainer_probabilisticOversampling_033"],
+            "training_length.nnUNetTrainer_Xepochs": ["nnUNetTrainer_5epochs"],
+            "training_length.nnUNetTrainer_Xepochs_NoMirroring": ["nnUNetTrainer_250epochs_NoMirroring"],
+        }.items()
+    ),
 ]
 
 

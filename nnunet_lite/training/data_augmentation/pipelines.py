@@ -43,8 +43,10 @@ def get_training_transforms(
     foreground_labels: Sequence[int] | None = None,
     regions: Regions = None,
     ignore_label: int | None = None,
+    mode_seg: str = "bilinear",
+    p_per_label: float = 0.5,
 ) -> ComposeTransforms:
-    """The default training pipeline, with upstream's arguments.
+    """The default training pipeline, with upstream's arguments and what its variants change.
 
     Args:
         patch_size: final size; whatever is given in is cropped to it.
@@ -57,6 +59,8 @@ def get_training_transforms(
         foreground_labels: labels of the one-hot channels of a cascade.
         regions: regions to predict instead of labels.
         ignore_label: label whose voxels do not count.
+        mode_seg: how labels are rotated and zoomed, "bilinear" or "nearest".
+        p_per_label: probability of each label of a previous stage to be corrupted, where one is.
     """
     transforms: list[Any] = [
         SpatialTransform(
@@ -64,6 +68,7 @@ def get_training_transforms(
             rotation=_angle_range(rotation_for_DA),
             scaling=(0.7, 1.4),
             dummy_2d=do_dummy_2d_data_aug,
+            mode_seg=mode_seg,
         ),
         *_intensity_transforms((0,) if do_dummy_2d_data_aug else ()),
     ]
@@ -73,7 +78,7 @@ def get_training_transforms(
         transforms.append(MaskImageTransform([c for c, masked in enumerate(use_mask_for_norm) if masked]))
     transforms.append(RemoveLabelTransform(-1, 0))
     if is_cascaded:
-        transforms += _cascade_transforms(foreground_labels or ())
+        transforms += _cascade_transforms(foreground_labels or (), p_per_label)
     return ComposeTransforms(transforms + _targets(deep_supervision_scales, regions, ignore_label))
 
 
@@ -109,12 +114,12 @@ def _intensity_transforms(kept_axes: tuple[int, ...]) -> list[RandomTransform]:
     ]
 
 
-def _cascade_transforms(foreground_labels: Sequence[int]) -> list[Any]:
+def _cascade_transforms(foreground_labels: Sequence[int], p_per_label: float) -> list[Any]:
     one_hot = list(range(-len(foreground_labels), 0))
     return [
         MoveSegAsOneHotToDataTransform(1, foreground_labels),
-        RandomTransform(ApplyRandomBinaryOperatorTransform(one_hot, (1, 8), p_per_label=0.5), 0.4),
-        RandomTransform(RemoveRandomConnectedComponentFromOneHotEncodingTransform(one_hot, 0.15, p_per_label=0.5), 0.2),
+        RandomTransform(ApplyRandomBinaryOperatorTransform(one_hot, (1, 8), p_per_label), 0.4),
+        RandomTransform(RemoveRandomConnectedComponentFromOneHotEncodingTransform(one_hot, 0.15, p_per_label), 0.2),
     ]
 
 

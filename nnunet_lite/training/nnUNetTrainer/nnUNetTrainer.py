@@ -227,6 +227,10 @@ class nnUNetTrainer(TrainingData):
         loss = default_loss(self.label_manager, self.configuration_manager.batch_dice, self.is_ddp)
         if self._do_i_compile():
             loss.dc = cast("nn.Module", torch.compile(loss.dc))
+        return self._deeply_supervised(loss)
+
+    def _deeply_supervised(self, loss: nn.Module) -> nn.Module:
+        """The loss of one resolution over all of them, if deep supervision is on."""
         if (scales := self._get_deep_supervision_scales()) is None:
             return loss
         lowest = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
