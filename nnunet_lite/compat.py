@@ -41,6 +41,7 @@ MOVED: dict[str, tuple[str, ...]] = {
         for old, new in {
             "benchmarking.nnUNetTrainerBenchmark_5epochs": "benchmarking",
             "benchmarking.nnUNetTrainerBenchmark_5epochs_noDataLoading": "benchmarking",
+            "data_augmentation.nnUNetTrainerDA5": "data_augmentation",
             "data_augmentation.nnUNetTrainerDAOrd0": "data_augmentation",
             "data_augmentation.nnUNetTrainerNoDA": "data_augmentation",
             "data_augmentation.nnUNetTrainerNoMirroring": "mirroring",

@@ -53,6 +53,7 @@ IMPORTS = [
             "benchmarking.nnUNetTrainerBenchmark_5epochs_noDataLoading": [
                 "nnUNetTrainerBenchmark_5epochs_noDataLoading"
             ],
+            "data_augmentation.nnUNetTrainerDA5": ["nnUNetTrainerDA5", "nnUNetTrainerDA5ord0"],
             "data_augmentation.nnUNetTrainerDAOrd0": [
                 "nnUNetTrainer_DASegOrd0",
                 "nnUNetTrainer_onlyMirror01_DASegOrd0",

@@ -69,3 +69,51 @@ class nnUNetTrainerNoDA(nnUNetTrainer):
         rotation, _, _, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         self.inference_allowed_mirroring_axes = None
         return rotation, False, self.configuration_manager.patch_size, None
+
+
+class nnUNetTrainerDA5(nnUNetTrainer):
+    """Heavy augmentation: more and stronger transforms (spec 02, 8.3)."""
+
+    @staticmethod
+    def get_training_transforms(*args: Any, **kwargs: Any) -> Any:
+        """The heavy pipeline."""
+        return pipelines.get_heavy_training_transforms(*args, **kwargs)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(
+        self,
+    ) -> tuple[Any, bool, Sequence[int], tuple[int, ...] | None]:
+        """As always, with patches large enough for a zoom of 0.7."""
+        geometry = configure_augmentation(self.configuration_manager.patch_size, scale_range=(0.7, 1.43))
+        self.print_to_log_file("do_dummy_2d_data_aug:", geometry.do_dummy_2d_data_aug)
+        self.inference_allowed_mirroring_axes = geometry.mirror_axes
+        rotation, dummy_2d, patch_size, mirror_axes = geometry
+        return rotation, dummy_2d, patch_size, mirror_axes
+
+
+class nnUNetTrainerDA5Segord0(nnUNetTrainerDA5):
+    """Labels are rotated and zoomed by nearest neighbour."""
+
+    @staticmethod
+    def get_training_transforms(*args: Any, **kwargs: Any) -> Any:
+        """The heavy pipeline with this difference."""
+        return pipelines.get_heavy_training_transforms(*args, **{**kwargs, "mode_seg": "nearest"})
+
+
+class nnUNetTrainerDA5ord0(nnUNetTrainerDA5):
+    """Labels and images are rotated and zoomed by nearest neighbour."""
+
+    @staticmethod
+    def get_training_transforms(*args: Any, **kwargs: Any) -> Any:
+        """The heavy pipeline with this difference."""
+        modes = {"mode_seg": "nearest", "mode_image": "nearest"}
+        return pipelines.get_heavy_training_transforms(*args, **{**kwargs, **modes})
+
+
+class nnUNetTrainerDA5_10epochs(nnUNetTrainerDA5):
+    """10 epochs."""
+
+    num_epochs = 10
+
+
+class nnUNetTrainer_onlyMirror01_DA5(nnUNetTrainer_onlyMirror01, nnUNetTrainerDA5):
+    """Heavy augmentation, mirroring all axes but the last."""

@@ -72,3 +72,36 @@ def test_no_augmentation(make: Any) -> None:
     assert (first["data"] == second["data"]).all()
     names = {type(transform).__name__ for transform in _pipeline(trainer).transforms}
     assert names == {"RemoveLabelTransform"}
+
+
+@pytest.mark.parametrize(
+    ("patch", "enlarged"),
+    [([128, 128, 128], (249, 249, 249)), ([20, 320, 256], (20, 457, 457)), ([512, 512], (731, 731))],
+)
+def test_heavy_augmentation_reads_more(make: Any, patch: list[int], enlarged: tuple[int, ...]) -> None:
+    """Spec 02, section 12."""
+    configuration = "2d" if len(patch) == 2 else "3d_fullres"
+    assert _geometry(make("nnUNetTrainerDA5", configuration, patch_size=patch))[2] == enlarged
+
+
+@pytest.mark.parametrize(
+    ("name", "modes", "mirror_axes"),
+    [
+        ("nnUNetTrainerDA5", ("bilinear", "bilinear"), (0, 1, 2)),
+        ("nnUNetTrainerDA5Segord0", ("bilinear", "nearest"), (0, 1, 2)),
+        ("nnUNetTrainerDA5ord0", ("nearest", "nearest"), (0, 1, 2)),
+        ("nnUNetTrainerDA5_10epochs", ("bilinear", "bilinear"), (0, 1, 2)),
+        ("nnUNetTrainer_onlyMirror01_DA5", ("bilinear", "bilinear"), (0, 1)),
+    ],
+)
+def test_heavy_augmentation(make: Any, name: str, modes: tuple[str, str], mirror_axes: tuple[int, ...]) -> None:
+    trainer = make(name)
+    assert trainer.num_epochs == (10 if "10epochs" in name else 1000)
+    geometry = _geometry(trainer)
+    assert geometry[3] == mirror_axes == trainer.inference_allowed_mirroring_axes
+    spatial = _pipeline(trainer).transforms[0]
+    assert (spatial.mode_image, spatial.mode_seg) == modes
+    trainer.override(epochs=1, iterations=2, seed=0)
+    trainer.initialize()
+    batch = next(trainer.get_dataloaders()[0])
+    assert batch["data"].shape == (2, 1, 8, 8, 8)
