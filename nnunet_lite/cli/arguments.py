@@ -298,6 +298,13 @@ IGNORE_LABEL = Flag("-il", type=int, default=None, help="ignore label")
 PROCESSES = Flag("-np", type=int, default=num_processes_default, help="processes (default: %(default)s)")
 CHILL = _switch("--chill", help="do not insist that every reference has a prediction")
 
+# conversion
+TARGET_ID = Flag("-overwrite_id", type=int, default=None, help="id of the new dataset (default: the task's number)")
+V1_TASK_FOLDER = Flag(
+    "input_folder", help="path of the v1 task: the folder that holds imagesTr, labelsTr, dataset.json"
+)
+NEW_DATASET_NAME = Flag("output_dataset_name", help="name of the new dataset, DatasetXXX_NAME (no path)")
+
 # demo
 DEMO_FOLDER = Flag("--out", default="demo", help="folder for everything the demo makes (default: %(default)s)")
 DEMO_DEVICE = Flag("--device", choices=("cuda", "cpu", "mps"), help="cuda, cpu or mps (default: cuda if there is one)")

@@ -1,0 +1,5 @@
+"""x"""
+
+
+def plot_overlay_pngs_entry():
+    pass
