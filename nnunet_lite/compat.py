@@ -30,6 +30,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "training.dataloading.nnunet_dataset": ("preprocessing.preprocessed_dataset",),
     "training.dataloading.data_loader": ("training.data_loader",),
     "training.data_augmentation.compute_initial_patch_size": ("training.data_augmentation.augmentation_geometry",),
+    "utilities.overlay_plots": ("experiment_planning.overlay_plots", "experiment_planning.overlay_picture"),
     "utilities.crossval_split": ("training.splits",),
     "training.logging.nnunet_logger": ("training.logging.loggers",),
     "experiment_planning.experiment_planners.default_experiment_planner": (

@@ -305,6 +305,18 @@ V1_TASK_FOLDER = Flag(
 )
 NEW_DATASET_NAME = Flag("output_dataset_name", help="name of the new dataset, DatasetXXX_NAME (no path)")
 
+# pictures
+CHANNEL_INDEX = Flag("-channel_idx", type=int, default=0, help="channel that is shown (default: %(default)s)")
+USE_RAW = _switch("--use_raw", help="draw the raw images (default: the preprocessed ones)")
+OVERLAY_INTENSITY = Flag(
+    "-overlay_intensity",
+    type=float,
+    default=0.6,
+    help="strength of the colours: more is brighter and hides more of the image (default: %(default)s)",
+)
+CONTOURS = _switch("--contours", help="draw the outlines of the labels instead of filling them")
+LEGEND = _switch("--legend", help="larger pictures in true proportions, with the names of the labels")
+
 # demo
 DEMO_FOLDER = Flag("--out", default="demo", help="folder for everything the demo makes (default: %(default)s)")
 DEMO_DEVICE = Flag("--device", choices=("cuda", "cpu", "mps"), help="cuda, cpu or mps (default: cuda if there is one)")
