@@ -81,7 +81,7 @@ def plot_overlay(
     spacing = properties["spacing"]
     coloured = channel == 0 and type(image_reader_writer).__name__ == "NaturalImage2DIO" and data.shape[0] in (3, 4)
     plane = np.moveaxis(data[:3, z], 0, -1) if coloured else windowed(data[channel, z])
-    title = Path(segmentation_file).name + (f", slice {z}" if len(seg) > 1 else "")
+    title = Path(output_file).stem + (f", slice {z}" if len(seg) > 1 else "")
     shown = Slice(plane, seg[z], title, float(spacing[1] / spacing[2]))
     _save(shown, output_file, style or Style(overlay_intensity), stamp)
 
@@ -128,8 +128,12 @@ def _common_scale(plane: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _save(shown: Slice, file: PathLike, style: Style, stamp: str) -> None:
-    labels = contours(shown.labels) if style.outlines else shown.labels
-    picture = generate_overlay(shown.image, labels, overlay_intensity=style.overlay_intensity)
+    image, labels, intensity = shown.image, shown.labels, style.overlay_intensity
+    if style.outlines:
+        labels, intensity = contours(labels), 1.0
+        image = np.array(image)
+        image[labels > 0] = image.min()  # outlines hide so little that they may be opaque
+    picture = generate_overlay(image, labels, overlay_intensity=intensity)
     if style.names is None:
         save_picture(picture, file, stamp)
     else:
