@@ -63,6 +63,16 @@ def num_processes_default() -> int:
     return _integer("nnUNet_def_n_proc", 8, 1)
 
 
+def usable_processes(wanted: int | None) -> int:
+    """Processes for case-wise work: those wanted (None: `num_processes_default`), never more than the usable cores.
+
+    0 means that everything happens in this process. Raises ArgumentError below.
+    """
+    if wanted is not None and wanted < 0:
+        raise ArgumentError(f"{wanted} processes: expected 0 (everything in one process) or more")
+    return min(num_processes_default() if wanted is None else wanted, cpu_count())
+
+
 def num_processes_data_augmentation() -> int:
     """Data augmentation workers of one training (nnUNet_n_proc_DA, else 12), never more than the usable cores."""
     return min(_integer("nnUNet_n_proc_DA", 12, 0), cpu_count())

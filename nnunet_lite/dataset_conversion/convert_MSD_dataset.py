@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunet_lite.configuration import cpu_count, num_processes_default
+from nnunet_lite.configuration import usable_processes
 from nnunet_lite.dataset_conversion.earlier_dataset_json import (
     FILE_ENDING,
     channel_names,
@@ -67,6 +67,7 @@ def convert_msd_dataset(
         DatasetError: the id is taken, or the task is incomplete or not of this kind; lists every fault.
         StorageError: the disk is full or nnUNet_raw cannot be written to.
     """
+    processes = usable_processes(num_processes)
     source = Path(os.path.abspath(source_folder))
     document = read_document(source)
     name = _target_name(source, overwrite_target_id)
@@ -81,7 +82,6 @@ def convert_msd_dataset(
         raise faults_as_error(str(source), faults, len({*files.training, *files.labels}))
     warn_about_absent_cases(document, {_identifier(file) for file in files.labels})
     content = converted_document(document, len(files.labels), ("training", "test"))
-    processes = min(num_processes_default() if num_processes is None else num_processes, cpu_count())
     target = make_dataset(name, content, transfers, processes, show_progress=show_progress, max_ram=max_ram)
     logger.info("%s: %d training cases; channels: %s", target, len(files.labels), ", ".join(names))
     return target

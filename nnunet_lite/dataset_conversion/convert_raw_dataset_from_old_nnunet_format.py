@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nnunet_lite.configuration import cpu_count, num_processes_default
+from nnunet_lite.configuration import usable_processes
 from nnunet_lite.dataset_conversion.earlier_dataset_json import (
     FILE_ENDING,
     channel_names,
@@ -58,8 +58,7 @@ def convert(source_folder: PathLike, target_dataset_name: str, *, show_progress:
         if (source / part).is_dir()
         for file in files_of(source / part).files
     ]
-    processes = min(num_processes_default(), cpu_count())
-    target = make_dataset(target_dataset_name, content, transfers, processes, show_progress=show_progress)
+    target = make_dataset(target_dataset_name, content, transfers, usable_processes(None), show_progress=show_progress)
     logger.info("%s: %d training cases; channels: %s", target, len(labels), ", ".join(names))
     return target
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lite.configuration import cpu_count, num_processes_default
+from nnunet_lite.configuration import usable_processes
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.experiment_planning.overlay_picture import (
     Slice,
@@ -250,7 +250,7 @@ def _plot_preprocessed(
 
 def _draw(tasks: list[Task], num_cases: int, output_folder: PathLike, run: Run) -> None:
     tasks.sort(key=lambda task: task.memory, reverse=True)
-    processes = min(num_processes_default() if run.num_processes is None else run.num_processes, cpu_count())
+    processes = usable_processes(run.num_processes)
     collect(
         run_tasks(
             tasks,

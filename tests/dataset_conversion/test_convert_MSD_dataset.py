@@ -192,6 +192,7 @@ def test_wrong_names_and_ids(tmp_path, nnunet_folders, capfd):
     (nnunet_folders.raw / "Dataset078_Other").mkdir()
     assert "id 77 is taken by Dataset077_Other" in (line := complaint(capfd, COMMAND, "-i", task))
     assert line.endswith("for example 79")
+    assert "-1 processes" in complaint(capfd, COMMAND, "-i", task, "-overwrite_id", 5, "-np", -1)
     with pytest.raises(ArgumentError, match="-1"):
         convert_msd_dataset(task, -1)
     assert "nnUNet_raw" in _without_raw(task, capfd)
