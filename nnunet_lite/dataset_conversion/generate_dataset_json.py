@@ -10,7 +10,7 @@ from typing import Any
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.label_manager import LabelManager
-from nnunet_lite.utilities.files import PathLike, save_json
+from nnunet_lite.utilities.files import PathLike, save_json, to_plain
 
 
 def generate_dataset_json(
@@ -54,7 +54,7 @@ def generate_dataset_json(
     target = Path(output_folder) / "dataset.json"
     document: dict[str, Any] = {
         "channel_names": _numbered(channel_names),
-        "labels": {str(name): _as_lists(value) for name, value in _items(labels, target)},
+        "labels": to_plain(labels),
         "numTraining": num_training_cases,
         "file_ending": file_ending,
         "licence": license,
@@ -67,7 +67,7 @@ def generate_dataset_json(
         "citation": citation,
         "description": description,
         "overwrite_image_reader_writer": overwrite_image_reader_writer,
-        "regions_class_order": None if regions_class_order is None else list(regions_class_order),
+        "regions_class_order": to_plain(regions_class_order),
     }
     document.update({key: value for key, value in optional.items() if value is not None})
     document.update(kwargs)
@@ -80,21 +80,11 @@ def generate_dataset_json(
     save_json(document, target, sort_keys=False)
 
 
-def _numbered(channel_names: Mapping[Any, str] | Sequence[str]) -> Any:
+def _numbered(channel_names: Any) -> Any:
     """Channel names as dataset.json has them; what is no such thing stays, for the check to complain about."""
     if isinstance(channel_names, Mapping):
         return {str(number): name for number, name in channel_names.items()}
-    return channel_names if isinstance(channel_names, str) else list(channel_names)
-
-
-def _items(labels: Any, target: Path) -> Any:
-    if not isinstance(labels, Mapping):
-        raise DatasetError(f'{target}: labels are {labels!r}; expected {{"background": 0, name: number or [numbers]}}')
-    return labels.items()
-
-
-def _as_lists(value: Any) -> Any:
-    return list(value) if isinstance(value, (tuple, set)) else value
+    return to_plain(channel_names)
 
 
 def _count(view: DatasetJson) -> int:

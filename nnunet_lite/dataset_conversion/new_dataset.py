@@ -22,7 +22,8 @@ from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 
 _NAME = re.compile(r"Dataset\d{3,}_[^/\\]+")
-_MEMORY = 3  # copies of a 4D image's voxels while it is split: decompressed, ITK's, one channel being written
+_WORKER_BASE = 200 * 2**20  # bytes of interpreter and libraries
+_BYTES_PER_VOXEL = 12  # of a 4D image while it is split: float64 is the widest type, and one volume is copied
 
 
 class Transfer(NamedTuple):
@@ -76,7 +77,7 @@ def volumes(file: str) -> tuple[int, int]:
     voxels = count
     for edge in shape:
         voxels *= edge
-    return count, _MEMORY * 8 * voxels if count > 1 else 0
+    return count, _WORKER_BASE + _BYTES_PER_VOXEL * voxels if count > 1 else 0
 
 
 def unreadable_headers(files: Iterable[str]) -> Iterator[Fault]:

@@ -36,6 +36,8 @@ from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 
 _COLOUR_NAMES = {"r", "g", "b", "a", "red", "green", "blue", "alpha", "rgb_to_0_1"}
+_WORKER_BASE = 200 * 2**20  # bytes of interpreter and libraries
+_BYTES_PER_VOXEL = 12  # of a raw case: as stored, as float32, and its labels
 _FORMAT = 1  # raise it when the same settings give another picture
 
 
@@ -309,7 +311,7 @@ def _file_and_channel(case: RawCase, channel: int, num_channels: int) -> tuple[s
 def _memory(reader: type[BaseReaderWriter], image: str) -> int:
     """Bytes that drawing a raw case needs by estimate; 0 if its image cannot be read, which drawing it will say."""
     try:
-        return 12 * math.prod(reader().read_header(image).shape)
+        return _WORKER_BASE + _BYTES_PER_VOXEL * math.prod(reader().read_header(image).shape)
     except DatasetError:
         return 0
 
@@ -320,4 +322,4 @@ def _preprocessed_memory(dataset: nnUNetBaseDataset, identifier: str) -> int:
     except DatasetError:
         return 0
     whole = 4 * math.prod(data.shape) if isinstance(data, np.ndarray) else 0
-    return int(whole + 8 * math.prod(seg.shape))
+    return int(_WORKER_BASE + whole + 8 * math.prod(seg.shape))

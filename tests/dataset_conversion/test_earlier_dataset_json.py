@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nnunet_lite.dataset_conversion.earlier_dataset_json import (
     channel_names,
@@ -78,3 +80,29 @@ def test_listed_cases_without_files_are_named(caplog):
     caplog.clear()
     warn_about_absent_cases(DatasetJson({"training": "everything"}), set())
     assert not caplog.records
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 4) | st.floats() | st.sampled_from(["0", "1", "background", "a", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["0", "1", "2", "background", "a", "ignore", "image", "label"]), inner, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(["labels", "modality", "channel_names", "training", "numTraining", "regions_class_order"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(KEYS, JSON))
+def test_no_document_ends_in_anything_but_a_line(raw):
+    document = DatasetJson(raw)
+    warn_about_absent_cases(document, {"a"})
+    try:
+        content = converted_document(document, 1, ("training",))
+    except DatasetError as error:
+        assert "\n" not in str(error)
+    else:
+        assert content["labels"]["background"] == 0 and content["channel_names"]

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nnunet_lite.dataset_conversion.generate_dataset_json import generate_dataset_json
 from nnunet_lite.exceptions import DatasetError
@@ -74,7 +76,7 @@ def test_channels_are_written_in_the_order_of_their_numbers(tmp_path, names):
     [
         ({"channel_names": {1: "MRI"}}, "without gaps"),
         ({"channel_names": "MRI"}, "channel_names"),
-        ({"labels": ["background", "tumour"]}, "labels are"),
+        ({"labels": ["background", "tumour"]}, '"labels" is'),
         ({"labels": {"tumour": 1}}, "background is None"),
         ({"labels": {"background": 0, "a": 1.5}}, "1.5"),
         ({"labels": {"background": 0, "a": (1, 2)}}, "regions_class_order"),
@@ -89,3 +91,25 @@ def test_a_document_nobody_could_use_is_refused_in_one_line_and_not_written(tmp_
         _written(tmp_path, **arguments)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 4) | st.floats() | st.sampled_from(["0", "a", "background", ".png"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.sampled_from([0, 1, "0", "background", "a", "ignore"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from([*PLAIN, "regions_class_order"]), ANYTHING, min_size=1))
+def test_no_argument_ends_in_anything_but_a_line_or_a_file(tmp_path, arguments):
+    try:
+        document = _written(tmp_path, **arguments)
+    except DatasetError as error:
+        assert "\n" not in str(error)
+    else:
+        assert document["labels"]["background"] == 0 and document["file_ending"].startswith(".")
