@@ -83,7 +83,7 @@ def convert_msd_dataset(
     warn_about_absent_cases(document, {_identifier(file) for file in files.labels})
     content = converted_document(document, len(files.labels), ("training", "test"))
     target = make_dataset(name, content, transfers, processes, show_progress=show_progress, max_ram=max_ram)
-    logger.info("%s: %d training cases; channels: %s", target, len(files.labels), ", ".join(names))
+    logger.info("%s: training cases: %d, channels: %s", target, len(files.labels), ", ".join(names))
     return target
 
 

@@ -59,7 +59,7 @@ def convert(source_folder: PathLike, target_dataset_name: str, *, show_progress:
         for file in files_of(source / part).files
     ]
     target = make_dataset(target_dataset_name, content, transfers, usable_processes(None), show_progress=show_progress)
-    logger.info("%s: %d training cases; channels: %s", target, len(labels), ", ".join(names))
+    logger.info("%s: training cases: %d, channels: %s", target, len(labels), ", ".join(names))
     return target
 
 

@@ -115,7 +115,7 @@ def warn_about_absent_cases(document: DatasetJson, identifiers: Collection[str])
             absent.append(identifier)
     if absent:
         logger.warning(
-            "%s lists %d training cases that are not there (%s); they are left out",
+            "Training cases that %s lists and that are not there are left out (%d): %s",
             document.source,
             len(absent),
             ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else ""),

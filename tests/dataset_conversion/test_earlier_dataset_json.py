@@ -76,7 +76,7 @@ def test_listed_cases_without_files_are_named(caplog):
     ]
     with caplog.at_level(logging.WARNING, "nnunet_lite"):
         warn_about_absent_cases(DatasetJson({"training": training}), {"a", "b", "c"})
-    assert "2 training cases that are not there (d, None)" in caplog.text
+    assert "are left out (2): d, None" in caplog.text
     caplog.clear()
     warn_about_absent_cases(DatasetJson({"training": "everything"}), set())
     assert not caplog.records
