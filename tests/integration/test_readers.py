@@ -120,5 +120,5 @@ def test_from_raw_files_to_a_prediction(
         )
         label, written = folder / "labelsTr" / f"{identifier}{ending}", tmp_path / f"{identifier}{ending}"
         expected, found = (find_reader_writer(reader)().read_seg(str(file))[0] for file in (label, written))
-        assert expected.shape == found.shape and np.mean(expected == found) > 0.98
+        assert expected.shape == found.shape and np.mean(expected == found) > 0.97  # one case is resampled
         _assert_same_place(reader, label, written)
