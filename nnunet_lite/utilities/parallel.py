@@ -122,7 +122,9 @@ def summary_of(failures: list[Outcome], total: int) -> Exception:
     if len(failures) == 1 and isinstance(first, nnUNetError):
         return first
     kind = type(first) if isinstance(first, nnUNetError) else WorkerError
-    lines = [f"  {failure.name}: {describe(failure.error)}" for failure in sorted(failures)]
+    failures = sorted(failures, key=lambda failure: failure.name)
+    texts = [describe(failure.error).removeprefix(f"{failure.name}: ") for failure in failures]
+    lines = [f"  {failure.name}: {text}" for failure, text in zip(failures, texts, strict=True)]
     return kind("\n".join([f"{len(failures)} of {total} cases failed:", *lines]))
 
 

@@ -66,6 +66,13 @@ def test_a_failure_does_not_stop_the_others_and_is_listed(processes: int) -> Non
     assert "zero: ZeroDivisionError" in str(error.value)
 
 
+def test_a_message_that_begins_with_its_case_does_not_name_it_twice() -> None:
+    tasks = [Task(name, fail, (f"{name}: image is broken",)) for name in ("b", "a")]
+    with pytest.raises(DatasetError) as error:
+        collect(run_tasks(tasks, 0, show_progress=False))
+    assert str(error.value).splitlines() == ["2 of 2 cases failed:", "  a: image is broken", "  b: image is broken"]
+
+
 def test_a_single_failure_is_raised_as_it_is() -> None:
     with pytest.raises(DatasetError, match="^image is broken$"):
         collect(run_tasks([Task("bad", fail, ("image is broken",))], 1, show_progress=False))
