@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any
@@ -26,8 +27,10 @@ class StopRequest:
     def __init__(self) -> None:
         self.received: str | None = None
         self._before: dict[int, Any] = {}
+        self._process = 0
 
     def __enter__(self) -> StopRequest:
+        self._process = os.getpid()
         for name in _SIGNALS:
             number = getattr(signal, name, None)
             if number is None:  # Windows has no SIGUSR1
@@ -46,8 +49,11 @@ class StopRequest:
         self._before.clear()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            signal.signal(number, self._before.get(number, signal.SIG_DFL))
+        in_worker = os.getpid() != self._process  # forked by a user's loader: what is saved is its parent's business
+        if in_worker and number != signal.SIGTERM:
+            return
+        if in_worker or self.received is not None:
+            signal.signal(number, signal.SIG_DFL if in_worker else self._before.get(number, signal.SIG_DFL))
             signal.raise_signal(number)
             return
         self.received = signal.Signals(number).name

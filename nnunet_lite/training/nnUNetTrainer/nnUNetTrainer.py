@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from nnunet_lite.configuration import compile_requested
-from nnunet_lite.exceptions import WorkerError
+from nnunet_lite.exceptions import nnUNetError
 from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint, unwrap
 from nnunet_lite.models.network import build_network
 from nnunet_lite.models.trained_model import get_output_folder
@@ -435,8 +435,8 @@ class nnUNetTrainer(TrainingData):
         """The next batch; a request to stop or a failed worker ends the training here, with its state saved."""
         if self._stop.received is None:
             try:
-                return next(loader)
-            except WorkerError:
+                return self._draw(loader)
+            except nnUNetError:
                 if self._stop.received is None:
                     self._save_interrupted()
                     raise

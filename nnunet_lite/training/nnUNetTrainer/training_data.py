@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from nnunet_lite.configuration import num_processes_data_augmentation
+from nnunet_lite.exceptions import WorkerError, nnUNetError
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
@@ -25,6 +26,7 @@ from nnunet_lite.training.loss import deep_supervision
 from nnunet_lite.training.online_evaluation import StepOutput
 from nnunet_lite.training.trainer_state import stream_seed
 from nnunet_lite.utilities.distributed import world_size
+from nnunet_lite.utilities.parallel import describe
 
 
 class TrainingData:
@@ -194,6 +196,16 @@ class TrainingData:
         if isinstance(target, list):
             return data, [level.to(self.device, non_blocking=True) for level in target]
         return data, target.to(self.device, non_blocking=True)
+
+    @staticmethod
+    def _draw(loader: Any) -> Any:
+        """The next batch; a loader of the user's may raise anything."""
+        try:
+            return next(loader)
+        except nnUNetError:
+            raise
+        except Exception as error:
+            raise WorkerError(f"{type(loader).__name__} gave no batch: {describe(error)}") from error
 
     def _close_dataloaders(self) -> None:
         for loader in (self.dataloader_train, self.dataloader_val):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -304,6 +306,34 @@ def test_trainer_of_a_user(dataset: Folders, tmp_path: Path, monkeypatch: pytest
     assert _final(trainer)["trainer_name"] == "MyTrainer"
     with pytest.raises(ArgumentError, match="fold"):
         get_trainer_from_args(tiny_training.NAME, "2d", "-1", device=CPU)
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_trainer_of_upstream_that_builds_its_loaders(
+    dataset: Folders, monkeypatch: pytest.MonkeyPatch, processes: str
+) -> None:
+    monkeypatch.setenv("nnUNet_extTrainer", str(Path(tiny_training.__file__).parent / "trainers"))
+    monkeypatch.setenv("nnUNet_n_proc_DA", processes)
+    trainer = get_trainer_from_args(tiny_training.NAME, "3d_fullres", "0", "OwnLoadersTrainer", device=CPU)
+    trainer.run_training()
+    assert _final(trainer)["current_epoch"] == 1
+    assert trainer.dataloader_train.__class__.__module__.startswith("batchgenerators")
+    assert not multiprocessing.active_children()
+    debug = json.loads(Path(trainer.output_folder, "debug.json").read_text())
+    assert "ComposeTransforms" in debug["dataloader_train.generator.transforms"]
+
+
+def test_a_loader_of_a_user_that_fails(dataset: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        yield from itertools.islice(get_dataloaders()[0], 4)
+        raise ValueError("out of luck")
+
+    trainer = _trainer("2d")
+    get_dataloaders = trainer.get_dataloaders
+    monkeypatch.setattr(trainer, "get_dataloaders", lambda: (broken(), get_dataloaders()[1]))
+    with pytest.raises(WorkerError, match="generator.*out of luck"):
+        trainer.run_training()
+    assert load_checkpoint(Path(trainer.output_folder, "checkpoint_latest.pth"))["current_epoch"] == 1
 
 
 def test_no_checkpoints_when_disabled(dataset: Folders) -> None:
