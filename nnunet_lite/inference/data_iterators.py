@@ -26,7 +26,7 @@ from nnunet_lite.utilities.parallel import Task, WorkerPool
 
 _LARGE = 2**26  # bytes; larger arrays go between processes as memory-mapped files, smaller ones through the pipe
 
-# Seconds, measured with images of 60,000 to 20,000,000 voxels: what a worker must save to be worth its start
+# Seconds of work a worker must take over to be worth its start: rough guesses, as are the costs per voxel below
 _WORKER_START = {"preprocessing": 1.5, "export": 3.0}
 
 
