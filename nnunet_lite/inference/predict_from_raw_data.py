@@ -359,6 +359,7 @@ class nnUNetPredictor:
 
     def _cases(self, arguments: Mapping[str, Any]) -> list[CaseToPredict]:
         """The cases left to do; everything is checked before anything is written."""
+        self.configuration_manager.require_classes()
         check_part(arguments["num_parts"], arguments["part_id"])
         ending = self.dataset_json["file_ending"]
         source = arguments["list_of_lists_or_source_folder"]
@@ -389,6 +390,7 @@ class nnUNetPredictor:
         return ModelDocuments(self.plans_manager.plans, self.configuration_manager, self.dataset_json)
 
     def _predict_cases(self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int) -> list[Any]:
+        self.configuration_manager.require_classes()
         heads = self.label_manager.num_segmentation_heads
         npp, nps = worthwhile_processes(npp, nps, cases, self._documents(), heads)
         processes = min(npp, len(cases))

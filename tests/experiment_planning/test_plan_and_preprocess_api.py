@@ -150,6 +150,17 @@ def test_reference_labels_are_copied_where_newer(nnunet_folders: Any) -> None:
     assert kept.stat().st_ino == before
 
 
+def test_reference_labels_of_cases_that_left_are_removed(nnunet_folders: Any) -> None:
+    name = planned(nnunet_folders)
+    copies = nnunet_folders.preprocessed / name / "gt_segmentations"
+    api.copy_reference_labels(name, SimpleITKIO())
+    (copies / "notes.txt").touch()
+    for file in ("imagesTr/case_04_0000.nii.gz", "labelsTr/case_04.nii.gz"):
+        (nnunet_folders.raw / name / file).unlink()
+    api.copy_reference_labels(name, SimpleITKIO())
+    assert sorted(os.listdir(copies)) == [f"case_{i:02d}.nii.gz" for i in (0, 1, 2, 3, 5)] + ["notes.txt"]
+
+
 def test_the_spacing_beside_a_tiff_goes_with_it(nnunet_folders: Any) -> None:
     name = planned(nnunet_folders)
     labels = nnunet_folders.raw / name / "labelsTr"
@@ -163,6 +174,10 @@ def test_the_spacing_beside_a_tiff_goes_with_it(nnunet_folders: Any) -> None:
     api.copy_reference_labels(name, Tiff3DIO())
     copies = nnunet_folders.preprocessed / name / "gt_segmentations"
     assert (copies / "case_04.json").read_text() == '{"spacing": [3, 1, 1]}'
+    for file in ("imagesTr/case_04_0000.tif", "labelsTr/case_04.tif"):
+        (nnunet_folders.raw / name / file).unlink()
+    api.copy_reference_labels(name, Tiff3DIO())
+    assert sorted(os.listdir(copies)) == [f"case_{i:02d}.tif" for i in (0, 1, 2, 3, 5)]
 
 
 def test_planning_passes_on_only_what_is_given(nnunet_folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
