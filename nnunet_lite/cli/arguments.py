@@ -61,8 +61,17 @@ def make_parser(prog: str, description: str, *flags: Flag) -> argparse.ArgumentP
     return parser
 
 
-def command(function: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
+SAME_COMMAND = "Stopped. Finished work is kept; the same command goes on."
+
+
+def command(
+    function: Callable[[Sequence[str] | None], int | None], after_stop: str = SAME_COMMAND
+) -> Callable[..., int]:
     """Turn a function of the arguments into a command: messages on the terminal, a user's mistake as one line.
+
+    Args:
+        function: of the arguments after the command's name, or None for those of this process.
+        after_stop: what is printed after Ctrl-C.
 
     Exit codes: 0 done; 2 a mistake or failed cases, explained on stderr; 130 Ctrl-C; 143 SIGTERM.
     """
@@ -79,11 +88,7 @@ def command(function: Callable[[Sequence[str] | None], int | None]) -> Callable[
             print(f"Error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print(
-                "Stopped. Finished work is kept; the same command continues "
-                "(training: with --c, prediction: with --continue_prediction).",
-                file=sys.stderr,
-            )
+            print(after_stop, file=sys.stderr)
             return 130
 
     return run

@@ -9,16 +9,21 @@ from typing import Any
 
 from nnunet_lite.utilities.logging import logger
 
-EXIT_CODE = 85  # of a command whose training was ended on request and can be continued with --c
+EXIT_CODE = 85  # of a command whose training was ended on request and can be continued
 
 _SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")  # what clusters send before they kill, and Ctrl-C
 
 
 class TrainingInterrupted(SystemExit):
-    """Training ended on request after its state was saved; the process ends with code 85 unless somebody catches it."""
+    """Training ended on request after its state was saved; the process ends with code 85 unless somebody catches it.
 
-    def __init__(self) -> None:
+    Args:
+        flag: of nnUNetv2_train, with which the same command does what is left.
+    """
+
+    def __init__(self, flag: str = "--c") -> None:
         super().__init__(EXIT_CODE)
+        self.flag = flag
 
 
 class StopRequest:

@@ -419,8 +419,8 @@ class nnUNetTrainer(TrainingData):
                 self.on_epoch_end()
             self.on_train_end()
         if self._stop.received is not None:  # too late to stop in an epoch; the final validation is left
-            self.print_to_log_file("Stopped on request; validate with the same command and --val")
-            raise TrainingInterrupted
+            self.print_to_log_file("Stopped on request; the final validation is left")
+            raise TrainingInterrupted("--val")
 
     def _train_steps(self) -> list[StepOutput]:
         for _ in steps_of_epoch(len(self.epoch_outputs), self.num_iterations_per_epoch, "Training"):
@@ -441,7 +441,7 @@ class nnUNetTrainer(TrainingData):
                     self._save_interrupted()
                     raise
         self._save_interrupted()
-        self.print_to_log_file("Stopped on request; continue with the same command and --c")
+        self.print_to_log_file("Stopped on request; the state is saved")
         raise TrainingInterrupted
 
     def _save_interrupted(self) -> None:
