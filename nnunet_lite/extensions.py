@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ KINDS = {
     "label_manager": ("plans", r"LabelManager$"),
 }
 
-_LISTED = 20  # names in an error message
+_FEW, _CLOSEST = 8, 5  # names in an error message: all of a few, else the closest
 
 _DEFINITION = re.compile(r"^(?:class|def)[ \t]+(\w+)", re.MULTILINE)
 
@@ -75,13 +76,15 @@ def known_names(kind: str) -> list[str]:
 
 
 def _not_found(kind: str, name: str, folders: list[Path]) -> str:
-    where = ", ".join([f"nnunet_lite/{KINDS[kind][0]}", *(str(folder) for folder in folders)])
-    hint = "" if folders else " (nnUNet_extTrainer is not set; it names folders with classes of your own)"
     known = known_names(kind)
-    closest = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    others = [other for other in known if other not in closest]
-    listed = ", ".join((closest + others)[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
-    return f"There is no {kind.replace('_', ' ')} called {name!r} in {where}{hint}; there are: {listed}"
+    closest = difflib.get_close_matches(name, known, max(1, len(known)), 0.0)
+    there_are = f"there are: {', '.join(closest)}"
+    if len(known) > _FEW:
+        there_are = f"of the {len(known)} there are, the closest are: {', '.join(closest[:_CLOSEST])}"
+    searched = ", ".join(str(folder) for folder in (_PACKAGE / KINDS[kind][0], *folders))
+    variable = os.environ.get("nnUNet_extTrainer", "")
+    hint = "" if folders else f" (no folder of your own: nnUNet_extTrainer={variable or '(not set)'})"
+    return f"There is no {kind.replace('_', ' ')} called {name!r}; {there_are}. Searched: {searched}{hint}"
 
 
 @cache

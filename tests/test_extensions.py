@@ -51,6 +51,16 @@ def test_a_miss_lists_where_it_looked_and_what_there_is(monkeypatch: pytest.Monk
     assert "\n" not in str(error.value)
 
 
+def test_of_many_names_the_closest_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "nowhere"))
+    with pytest.raises(ExtensionError) as error:
+        find_class("trainer", "nnUNetTrainr_5epochs")
+    text = str(error.value)
+    assert "the closest are: nnUNetTrainer_5epochs, " in text
+    assert text.count("nnUNetTrainer_") == 5
+    assert f"nnUNet_extTrainer={tmp_path / 'nowhere'}" in text
+
+
 def test_listed_names_are_of_the_kind() -> None:
     assert "SimpleITKIO" in known_names("reader_writer")
     assert all("Normalization" in name for name in known_names("normalization"))

@@ -89,11 +89,6 @@ def plan_experiments(
     planner_class = _planner_class(experiment_planner_class_name)
     if preprocess_class_name not in known_names("preprocessor"):  # a look at the files; importing it takes longer
         find_class("preprocessor", preprocess_class_name)
-    if experiment_planner_class_name == "ExperimentPlanner":
-        logger.info(
-            "Planning the default U-Net. The residual encoder presets reach higher accuracy: "
-            "-pl nnUNetPlannerResEncM, L or XL for GPUs of 8-11, 24 and 40 GB"
-        )
     options: dict[str, Any] = {"preprocessor_name": preprocess_class_name}
     if overwrite_target_spacing is not None:
         options["overwrite_target_spacing"] = _numbers(overwrite_target_spacing)
@@ -101,9 +96,14 @@ def plan_experiments(
         options["gpu_memory_target_in_gb"] = gpu_memory_target_in_gb
     if overwrite_plans_name is not None:
         options["plans_name"] = overwrite_plans_name
+    planners = [planner_class(name, **options) for name in names]  # reads all fingerprints before anything is planned
+    if experiment_planner_class_name == "ExperimentPlanner":
+        logger.info(
+            "Planning the default U-Net. The residual encoder presets reach higher accuracy: "
+            "-pl nnUNetPlannerResEncM, L or XL for GPUs of 8-11, 24 and 40 GB"
+        )
     identifier = ""
-    for name in names:
-        planner = planner_class(name, **options)
+    for planner in planners:
         planner.plan_experiment()
         identifier = str(planner.plans_identifier)
     return identifier

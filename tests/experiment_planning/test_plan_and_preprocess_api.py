@@ -212,9 +212,17 @@ def test_planning_passes_on_only_what_is_given(nnunet_folders: Any, monkeypatch:
     ]
 
 
+def test_advice_comes_after_what_stands_in_the_way(nnunet_folders: Any, caplog: pytest.LogCaptureFixture) -> None:
+    name = planned(nnunet_folders)
+    (nnunet_folders.preprocessed / name / "dataset_fingerprint.json").unlink()
+    with caplog.at_level(logging.INFO, "nnunet_lite"), pytest.raises(PlansError, match="fingerprint"):
+        api.plan_experiments([1])
+    assert "residual encoder" not in caplog.text
+
+
 def test_what_planning_refuses(nnunet_folders: Any) -> None:
     planned(nnunet_folders)
-    with pytest.raises(ExtensionError, match="ResEncS.*there are: .*nnUNetPlannerResEncXL.*, ExperimentPlanner"):
+    with pytest.raises(ExtensionError, match="ResEncS.*the closest are: .*nnUNetPlannerResEncXL"):
         api.plan_experiments([1], "nnUNetPlannerResEncS")
     with pytest.raises(ExtensionError, match="is no planner"):
         api.plan_experiments([1], "find_patch_size")
@@ -269,7 +277,7 @@ def test_commands_one_by_one_by_name(nnunet_folders: Any) -> None:
     ("entry", "arguments", "message"),
     [
         ("plan_experiment_entry", ["-d", "7"], "7"),
-        ("plan_experiment_entry", ["-d", "1", "-pl", "Nobody"], "there are: "),
+        ("plan_experiment_entry", ["-d", "1", "-pl", "Nobody"], "the closest are: "),
         ("plan_experiment_entry", ["-d", "1", "-overwrite_target_spacing", "1", "1"], "three positive numbers"),
         ("preprocess_entry", ["-d", "1", "-c", "5d"], "none of the configurations 5d"),
         ("preprocess_entry", ["-d", "1", "-plans_name", "nobodys"], "no plans 'nobodys'"),
