@@ -31,7 +31,7 @@ from nnunet_lite.training.data_augmentation.transforms import SampleShape, Trans
 from nnunet_lite.training.data_loader import RawBatch, nnUNetDataLoader
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
-from nnunet_lite.utilities.parallel import describe, describe_exit, end_with_parent, environment
+from nnunet_lite.utilities.parallel import describe, describe_exit, end_with_parent, environment, leave_ctrl_c_to_parent
 
 _ALIGNMENT = 64  # bytes between arrays in shared memory
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS"), "1")
@@ -343,7 +343,8 @@ def _work(connection: Connection, slots: _Slots, payload: bytes) -> None:
 
 def _leave_signals_to_the_parent() -> None:
     """Go on through Ctrl-C and a scheduler's signals to all processes: the parent decides and ends the workers."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    leave_ctrl_c_to_parent()
+    for name in ("SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 

@@ -317,6 +317,7 @@ def test_next_draws_anew_from_numpys_global_generator() -> None:
     assert not torch.equal(first, batches(1, 6, thread=1)[0])
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # their thread's end
 def test_processes_of_batchgenerators_do_not_repeat_each_other() -> None:
     loader = default_loader()
     next(loader)  # upstream's trainers draw a batch before the workers are forked

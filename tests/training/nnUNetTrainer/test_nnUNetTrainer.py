@@ -308,6 +308,7 @@ def test_trainer_of_a_user(dataset: Folders, tmp_path: Path, monkeypatch: pytest
         get_trainer_from_args(tiny_training.NAME, "2d", "-1", device=CPU)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # their thread's end
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_trainer_of_upstream_that_builds_its_loaders(
     dataset: Folders, monkeypatch: pytest.MonkeyPatch, processes: str
