@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from nnunet_lite.configuration import compile_requested
-from nnunet_lite.exceptions import nnUNetError
+from nnunet_lite.exceptions import StorageError, nnUNetError
 from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint, unwrap
 from nnunet_lite.models.network import build_network
 from nnunet_lite.models.trained_model import get_output_folder
@@ -387,7 +387,10 @@ class nnUNetTrainer(TrainingData):
         if self.disable_checkpointing:
             self.print_to_log_file("No checkpoint written, checkpointing is disabled")
             return
-        save_checkpoint(training_state(self), filename)
+        try:
+            save_checkpoint(training_state(self), filename)
+        except StorageError as error:
+            raise StorageError(f"{error} (with --c it goes on from the last checkpoint)") from error
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | str) -> None:
         """Restore the whole state from a file or its content; the device stays this trainer's.
