@@ -19,7 +19,15 @@ import torch
 from conftest import Folders
 from helpers import tiny_training
 
-from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError, PlansError, StorageError, WorkerError
+from nnunet_lite.exceptions import (
+    ArgumentError,
+    CheckpointError,
+    DatasetError,
+    PathError,
+    PlansError,
+    StorageError,
+    WorkerError,
+)
 from nnunet_lite.extensions import find_class
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.training.interruption import TrainingInterrupted
@@ -338,6 +346,30 @@ def test_a_loader_of_a_user_that_fails(dataset: Folders, monkeypatch: pytest.Mon
     with pytest.raises(WorkerError, match="generator.*out of luck"):
         trainer.run_training()
     assert load_checkpoint(Path(trainer.output_folder, "checkpoint_latest.pth"))["current_epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("damaged", "missing"), [("case_1.b2nd", False), ("case_2_seg.b2nd", True), ("case_0.pkl", False)]
+)
+def test_a_damaged_case_is_named_before_anything_is_written(dataset: Folders, damaged: str, missing: bool) -> None:
+    file = dataset.preprocessed / tiny_training.NAME / "nnUNetPlans_2d" / damaged
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    if missing:
+        file.unlink()
+    with pytest.raises(
+        DatasetError, match=rf"nnUNetPlans_2d: 1 of \d cases .* \({damaged[:6]}\); run nnUNetv2_preprocess"
+    ):
+        _trainer("2d").run_training()
+    assert not any(dataset.results.rglob("*.pth"))
+
+
+def test_a_new_split_of_too_few_cases_is_said(dataset: Folders, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = _trainer("2d")
+    trainer.dataset_json["numTraining"] = 12
+    trainer.do_split()
+    trainer.do_split()
+    assert caplog.text.count("5 cases are preprocessed, dataset.json speaks of 12") == 1
 
 
 _LITTLE_ROOM = """
