@@ -30,6 +30,12 @@ def cpu_count() -> int:
     return max(1, min(counts))
 
 
+def num_compute_threads() -> int:
+    """Threads of one computation on the CPU: the usable cores, or fewer if OMP_NUM_THREADS says so."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(int(wanted), cpu_count()) if wanted.isdigit() and int(wanted) > 0 else cpu_count()
+
+
 def _cgroup_cpu_quota() -> int | None:
     """Whole cores granted by a container's CPU quota (cgroup v2, then v1); None without one."""
     try:

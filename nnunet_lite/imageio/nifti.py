@@ -158,5 +158,22 @@ def require_intact_gzip(file: str) -> None:
         raise _damaged(file, str(error)) from error
 
 
+def is_complete(file: str) -> bool:
+    """Whether a file just written is as long as its header says, by its size or by the last field of its gzip stream.
+
+    Needed because ITK does not report that the disk is full.
+    """
+    header = read_header(file)
+    if header is None:
+        return False
+    expected = header.offset + int(np.prod(header.shape, dtype=np.int64)) * header.dtype.itemsize
+    with Path(file).open("rb") as stream:
+        if stream.read(2) != _GZIP_MAGIC:
+            return Path(file).stat().st_size == expected
+        stream.seek(-4, os.SEEK_END)
+        length: int = struct.unpack("<I", stream.read(4))[0]
+    return length == expected % 2**32
+
+
 def _damaged(file: str, reason: str) -> DatasetError:
     return DatasetError(f"{file} is truncated or damaged ({reason}); replace it with an intact copy")

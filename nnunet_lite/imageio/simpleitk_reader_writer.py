@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -194,6 +195,7 @@ def _explained(file: str, error: RuntimeError) -> DatasetError:
     lines = str(error).splitlines()
     lines = [line for line in lines if "Exception thrown" not in line and "sitkImageReader" not in line] or lines
     reason = " ".join(lines).replace("sitk::ERROR:", "").replace("ITK ERROR:", "")
+    reason = re.sub(r"\(0x[0-9a-f]+\)", "", reason).partition("Reason: No such file")[0]  # the file is there
     return unreadable(file, RuntimeError(reason))
 
 

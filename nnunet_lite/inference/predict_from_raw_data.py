@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nnunet_lite.configuration import compile_requested, cpu_count, num_processes_default
+from nnunet_lite.configuration import compile_requested, num_compute_threads, num_processes_default
 from nnunet_lite.exceptions import ArgumentError, NumericalError, StorageError
 from nnunet_lite.inference.data_iterators import (
     CaseToPredict,
@@ -316,7 +316,7 @@ class nnUNetPredictor:
         case = CaseToPredict("image", input_image, segmentation_previous_stage, image_properties, output_file_truncated)
         item = preprocess_case(case, self._documents(), self.verbose_preprocessing)
         logits = self._predict_item(case.name, item)
-        with num_threads(cpu_count()):
+        with num_threads(num_compute_threads()):
             return export_case(
                 logits, item["data_properties"], self._documents(), output_file_truncated, save_or_return_probabilities
             )

@@ -133,6 +133,22 @@ def test_arrays(model, images, tmp_path):
         predictor.predict_from_list_of_npy_arrays([image, image], None, [properties], None)
 
 
+@pytest.mark.parametrize(
+    ("shape", "properties", "expected"),
+    [
+        ((4, 5, 6), {"spacing": [1, 1, 1]}, r"shape \(4, 5, 6\); expected \(1, d0, d1, d2\)"),
+        ((0, 4, 5, 6), {"spacing": [1, 1, 1]}, r"shape \(0, 4, 5, 6\)"),
+        ((2, 4, 5, 6), {"spacing": [1, 1, 1]}, r"expected \(1, d0"),
+        ((1, 4, 5, 6), {}, "spacing None; expected three"),
+        ((1, 4, 5, 6), {"spacing": [1, 1]}, r"spacing \[1, 1\]"),
+        ((1, 4, 5, 6), {"spacing": [1, 0, 1]}, "three positive"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_one_line(model, shape, properties, expected):
+    with pytest.raises(DatasetError, match=expected):
+        predictor_of(model, 0).predict_single_npy_array(np.ones(shape, np.float32), properties)
+
+
 def test_parts_and_continuing(model, images, tmp_path):
     out = tmp_path / "out"
     predictor = predictor_of(model, 0)

@@ -369,9 +369,10 @@ class nnUNetTrainer(TrainingData):
         if (epoch + 1) % self.save_every == 0 and epoch != self.num_epochs - 1:
             self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
         ema = float(self.logger.get_value("ema_fg_dice", epoch))
-        if self._best_ema is None or not ema <= self._best_ema:
-            self._best_ema = ema if np.isfinite(ema) else None
-            self.print_to_log_file(f"Yayy! New best EMA pseudo Dice: {round(ema, 4)}")
+        if self._best_ema is None or ema > self._best_ema:
+            if np.isfinite(ema):  # it is not as long as no validation batch has held foreground
+                self._best_ema = ema
+                self.print_to_log_file(f"Yayy! New best EMA pseudo Dice: {round(ema, 4)}")
             self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_best.pth"))
         if self.local_rank == 0:
             self.logger.plot_progress_png(self.output_folder, force=False)
