@@ -18,7 +18,7 @@ from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunet_lite.plans.plans_manager import PlansManager, plans_file
 from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name
-from nnunet_lite.utilities.files import copy_file, load_json
+from nnunet_lite.utilities.files import copy_file, load_json, subfiles
 from nnunet_lite.utilities.logging import logger
 
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
@@ -95,11 +95,6 @@ def plan_experiments(
     planner_class = _planner_class(experiment_planner_class_name)
     if preprocess_class_name not in known_names("preprocessor"):  # a look at the files; importing it takes longer
         find_class("preprocessor", preprocess_class_name)
-    if experiment_planner_class_name == "ExperimentPlanner":
-        logger.info(
-            "Planning the default U-Net. The residual encoder presets reach higher accuracy: "
-            "-pl nnUNetPlannerResEncM, L or XL for GPUs of 8-11, 24 and 40 GB"
-        )
     options: dict[str, Any] = {"preprocessor_name": preprocess_class_name}
     if overwrite_target_spacing is not None:
         options["overwrite_target_spacing"] = _numbers(overwrite_target_spacing)
@@ -107,9 +102,14 @@ def plan_experiments(
         options["gpu_memory_target_in_gb"] = gpu_memory_target_in_gb
     if overwrite_plans_name is not None:
         options["plans_name"] = overwrite_plans_name
+    planners = [planner_class(name, **options) for name in names]  # reads all fingerprints before anything is planned
+    if experiment_planner_class_name == "ExperimentPlanner":
+        logger.info(
+            "Planning the default U-Net. The residual encoder presets reach higher accuracy: "
+            "-pl nnUNetPlannerResEncM, L or XL for GPUs of 8-11, 24 and 40 GB"
+        )
     identifier = ""
-    for name in names:
-        planner = planner_class(name, **options)
+    for planner in planners:
         planner.dry_run = dry_run
         planner.plan_experiment()
         identifier = str(planner.plans_identifier)
@@ -167,17 +167,28 @@ def preprocess(
 def copy_reference_labels(dataset_name: str, reader: BaseReaderWriter) -> None:
     """Copy label files to gt_segmentations/<case><file_ending> of the preprocessed folder, where newer.
 
-    What belongs to a label goes with it (the spacing beside a TIFF), or metrics would be made without it.
+    What belongs to a label goes with it (the spacing beside a TIFF), or metrics would be made without it. Labels of
+    cases that left the dataset go.
     """
     dataset = RawDataset.load(dataset_name)
     folder = nnUNet_preprocessed / dataset.name / "gt_segmentations"
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_stale_labels(folder, dataset, reader)
     for case in dataset.cases.values():
         if case.label is None:
             continue
         copy_file(case.label, folder / f"{case.identifier}{dataset.dataset_json.file_ending}", only_if_newer=True)
         for companion in reader.companion_files(case.label):
             copy_file(companion, folder / f"{case.identifier}{Path(companion).suffix}", only_if_newer=True)
+
+
+def _remove_stale_labels(folder: Path, dataset: RawDataset, reader: BaseReaderWriter) -> None:
+    """Remove labels of cases the raw dataset does not have; files of other kinds stay."""
+    ending = dataset.dataset_json.file_ending
+    for file in subfiles(folder, ending):
+        if Path(file).name[: -len(ending)] not in dataset.cases:
+            for stale in [*reader.companion_files(file), file]:
+                Path(stale).unlink(missing_ok=True)
 
 
 def _dataset_names(dataset_ids: Sequence[int | str]) -> list[str]:

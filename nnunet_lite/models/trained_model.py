@@ -25,6 +25,7 @@ Fold = int | str  # a number or "all"
 
 _FINAL = "checkpoint_final.pth"
 _SEPARATOR = "__"
+_FLAGS = ("-tr", "-p", "-c")  # of the commands that ask for a model by its name's parts
 
 
 class ModelName(NamedTuple):
@@ -135,8 +136,16 @@ class TrainedModel:
 
     @staticmethod
     def find(dataset_name: str, trainer: str, plans: str, configuration: str) -> TrainedModel:
-        """The model below nnUNet_results; `dataset_name` is the folder's full name. Raises PathError."""
-        return TrainedModel(get_output_folder(dataset_name, trainer, plans, configuration))
+        """The model below nnUNet_results; `dataset_name` is the folder's full name.
+
+        Raises:
+            PathError: there is none; lists those of this dataset with the flags that name them.
+        """
+        folder = Path(get_output_folder(dataset_name, trainer, plans, configuration))
+        if not folder.is_dir():
+            wanted = ModelName(trainer, plans, configuration)
+            raise PathError(f"There is no model folder {folder}; {_models_with_flags(folder.parent, wanted)}")
+        return TrainedModel(folder)
 
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
@@ -266,6 +275,22 @@ def _find_trainer(name: str) -> Any:
             error,
         )
         return None
+
+
+def _models_with_flags(dataset_folder: Path, wanted: ModelName) -> str:
+    """The models of a dataset and the flags to give for each, those that need the fewest other flags first."""
+    found = []
+    for name in subdirs(dataset_folder, join=False) if dataset_folder.is_dir() else []:
+        if name.count(_SEPARATOR) == 2:
+            model = parse_model_folder_name(name)
+            flags = [f"{flag} {has}" for flag, has, asked in zip(_FLAGS, model, wanted, strict=True) if has != asked]
+            found.append((len(flags), f"{name} ({' '.join(flags)})"))
+    if not found:
+        train = (
+            f"nnUNetv2_train {dataset_folder.name} {wanted.configuration} FOLD -tr {wanted.trainer} -p {wanted.plans}"
+        )
+        return f"no model of {dataset_folder.name} was trained yet: {train}"
+    return f"trained were, with the flags to give: {', '.join(text for _, text in sorted(found))}"
 
 
 def _neighbours(folder: Path) -> str:

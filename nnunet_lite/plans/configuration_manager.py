@@ -61,6 +61,17 @@ class ConfigurationManager:
         """The class called `preprocessor_name`."""
         return find_class("preprocessor", self.preprocessor_name)
 
+    def require_classes(self) -> None:
+        """Look up every class and function that preprocessing and export take from this configuration.
+
+        Raises:
+            ExtensionError: one of them does not exist; said once here, where it would fail for each case.
+        """
+        for scheme in self.configuration.get("normalization_schemes", ()):
+            find_class("normalization", scheme)
+        for part in ("preprocessor_class", "resampling_fn_data", "resampling_fn_seg", "resampling_fn_probabilities"):
+            getattr(self, part)
+
     @property
     def batch_size(self) -> int:
         """Patches per training batch."""

@@ -80,7 +80,7 @@ class DatasetJson:
         value = self._required("labels")
         try:
             return {str(name): _as_label(label) for name, label in value.items()}
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
                 f'{self.source}: "labels" is {value!r}; expected {{"background": 0, name: number or [numbers], ...}}'
             ) from error
@@ -101,7 +101,7 @@ class DatasetJson:
         value = self._required("numTraining")
         try:
             return int(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DatasetError(f'{self.source}: "numTraining" is {value!r}; expected a whole number') from error
 
     @property

@@ -184,7 +184,7 @@ def list_image_cases(folder: PathLike, file_ending: str) -> dict[str, list[str]]
         DatasetError: the folder does not exist, files are named otherwise, or a channel in between is missing.
     """
     faults: list[Fault] = []
-    cases = _group(Path(folder), file_ending, faults)
+    cases = _group(Path(folder), file_ending, faults)  # the message below names the folder
     if faults:
         raise faults_as_error(str(folder), faults, len(cases))
     return cases
@@ -252,7 +252,7 @@ def _scan_folders(folder: Path, file_ending: str, faults: list[Fault]) -> dict[s
         return {}
     present = set(subfiles(labels, file_ending, join=False))
     cases = {}
-    for identifier, files in _group(images, file_ending, faults).items():
+    for identifier, files in _group(images, file_ending, faults, f"{images}: ").items():
         label = f"{identifier}{file_ending}"
         cases[identifier] = RawCase(identifier, files, str(labels / label) if label in present else None)
         if label not in present:
@@ -260,8 +260,8 @@ def _scan_folders(folder: Path, file_ending: str, faults: list[Fault]) -> dict[s
     return cases
 
 
-def _group(folder: Path, file_ending: str, faults: list[Fault]) -> dict[str, list[str]]:
-    """Files of a folder by case, in one pass over its listing."""
+def _group(folder: Path, file_ending: str, faults: list[Fault], where: str = "") -> dict[str, list[str]]:
+    """Files of a folder by case, in one pass over its listing; `where` begins the messages."""
     if not folder.is_dir():
         raise DatasetError(f"The folder {folder} does not exist")
     channels: dict[str, dict[int, str]] = {}
@@ -279,7 +279,7 @@ def _group(folder: Path, file_ending: str, faults: list[Fault]) -> dict[str, lis
             Fault(
                 "",
                 "file name",
-                f"{folder}: {_examples(misnamed)} named otherwise than "
+                f"{where}{_examples(misnamed)} named otherwise than "
                 f"CASE_0000{file_ending} (case, channel with 4 digits)",
             )
         )
@@ -288,7 +288,7 @@ def _group(folder: Path, file_ending: str, faults: list[Fault]) -> dict[str, lis
             Fault(
                 "",
                 "file ending",
-                f"{folder}: {_examples(other)} not ending in {file_ending!r}, which "
+                f"{where}{_examples(other)} not ending in {file_ending!r}, which "
                 '"file_ending" of dataset.json says; convert the files or correct it',
             )
         )
@@ -298,7 +298,7 @@ def _group(folder: Path, file_ending: str, faults: list[Fault]) -> dict[str, lis
         missing = [number for number in range(max(max(found) + 1, usual)) if number not in found]
         if missing:
             names = ", ".join(f"{identifier}_{number:04d}{file_ending}" for number in missing)
-            faults.append(Fault(identifier, "missing channel", f"{names} is missing in {folder}"))
+            faults.append(Fault(identifier, "missing channel", f"{where}{names} is missing"))
     return {
         identifier: [channels[identifier][number] for number in sorted(channels[identifier])]
         for identifier in sorted(channels)

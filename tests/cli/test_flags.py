@@ -153,6 +153,25 @@ UPSTREAM: dict[str, list[tuple[Any, ...]]] = {
         ("-l", "+", *_INTS, REQUIRED),
         ("-il", None, *_INT, None),
     ],
+    "conversion:convert_msd_dataset_entry": [
+        ("-i", None, *_STRING, REQUIRED),
+        ("-overwrite_id", None, *_INT, None),
+        NP,
+    ],
+    "conversion:convert_old_dataset_entry": [
+        ("input_folder", None, *_STRING, REQUIRED),
+        ("output_dataset_name", None, *_STRING, REQUIRED),
+    ],
+    "overlays:plot_overlay_pngs_entry": [
+        ("-d", None, ["4"], 4, REQUIRED),
+        ("-o", None, *_STRING, REQUIRED),
+        NP,
+        ("-channel_idx", None, *_INT, 0),
+        ("--use_raw", FLAG),
+        ("-p", None, *_STRING, "nnUNetPlans"),
+        ("-c", None, *_STRING, None),
+        ("-overlay_intensity", None, *_FLOAT, 0.6),
+    ],
 }
 
 OURS: dict[str, set[str]] = {  # long flags whose defaults change nothing
@@ -168,6 +187,9 @@ OURS: dict[str, set[str]] = {  # long flags whose defaults change nothing
     "inference:predict_from_modelfolder_entry": {"--c", "--precision", "--max-ram"},
     "evaluation:evaluate_folder_entry": set(),
     "evaluation:evaluate_simple_entry": set(),
+    "conversion:convert_msd_dataset_entry": {"--max-ram"},
+    "conversion:convert_old_dataset_entry": set(),
+    "overlays:plot_overlay_pngs_entry": {"--contours", "--legend", "--overwrite", "--max-ram"},
 }
 NEUTRAL = (None, False, "auto")
 ROWS = [

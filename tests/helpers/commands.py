@@ -24,6 +24,9 @@ ENTRIES = {
     "nnUNetv2_predict_from_modelfolder": "inference:predict_from_modelfolder_entry",
     "nnUNetv2_evaluate_folder": "evaluation:evaluate_folder_entry",
     "nnUNetv2_evaluate_simple": "evaluation:evaluate_simple_entry",
+    "nnUNetv2_convert_MSD_dataset": "conversion:convert_msd_dataset_entry",
+    "nnUNetv2_convert_old_nnUNet_dataset": "conversion:convert_old_dataset_entry",
+    "nnUNetv2_plot_overlay_pngs": "overlays:plot_overlay_pngs_entry",
 }
 
 
