@@ -1,5 +1,7 @@
 """Short trainings of both sides: same dataset, splits, epochs and iterations, several seeds; their validation Dice.
 
+Runs of the same seed start from the same weights on both sides, so they can be compared pair by pair.
+
 A run that is there already (in --work) is not repeated, so the script can be interrupted.
 """
 
@@ -12,14 +14,20 @@ from statistics import mean
 from common import HERE, Bench, Side, port_trainer
 
 
-def small_batches(side: Side, name: str, configuration: str, batch_size: int) -> str:
-    """A copy of the plans with another batch size; returns its name."""
+def small_plans(side: Side, name: str, configuration: str, batch_size: int, width: int | None) -> str:
+    """A copy of the plans with another batch size and narrower stages; returns its name."""
     folder = side.preprocessed / name
     plans = json.loads((folder / "nnUNetPlans.json").read_text())
-    plans["plans_name"] = f"batch{batch_size}Plans"
-    plans["configurations"][configuration]["batch_size"] = batch_size
+    plans["plans_name"] = f"batch{batch_size}Plans" if width is None else f"batch{batch_size}Width{width}Plans"
+    chosen = plans["configurations"][configuration]
+    chosen["batch_size"] = batch_size
+    if width is not None:
+        network = chosen["architecture"]["arch_kwargs"]
+        network["features_per_stage"] = [
+            features * width // network["features_per_stage"][0] for features in network["features_per_stage"]
+        ]
     (folder / f"{plans['plans_name']}.json").write_text(json.dumps(plans, indent=4))
-    return plans["plans_name"]
+    return str(plans["plans_name"])
 
 
 def train(bench: Bench, side: Side, seed: int) -> dict[str, float]:
@@ -27,7 +35,7 @@ def train(bench: Bench, side: Side, seed: int) -> dict[str, float]:
     args = bench.args
     results: Path = side.folder / f"results_seed{seed}"
     results.mkdir(exist_ok=True)
-    plans = small_batches(side, args.dataset, args.configuration, args.batch_size)
+    plans = small_plans(side, args.dataset, args.configuration, args.batch_size, args.width)
     found = list(results.glob(f"*/*__{plans}__{args.configuration}*/fold_0/validation/summary.json"))
     if not found:
         flags = ["--seed", str(seed), "--precision", args.precision] if side is bench.ours else []
@@ -66,6 +74,7 @@ def main() -> None:
         ("--epochs", {"type": int, "default": 5}),
         ("--iterations", {"type": int, "default": 30}),
         ("--batch-size", {"type": int, "default": 2, "dest": "batch_size"}),
+        ("--width", {"type": int, "help": "features of the first stage (default: as planned)"}),
         ("--seeds", {"type": int, "default": 3}),
         ("--precision", {"default": "auto", "help": "of ours (default: %(default)s)"}),
         repeats=1,

@@ -30,12 +30,53 @@ MOVED: dict[str, tuple[str, ...]] = {
     "training.dataloading.nnunet_dataset": ("preprocessing.preprocessed_dataset",),
     "training.dataloading.data_loader": ("training.data_loader",),
     "training.data_augmentation.compute_initial_patch_size": ("training.data_augmentation.augmentation_geometry",),
+    "utilities.overlay_plots": ("experiment_planning.overlay_plots", "experiment_planning.overlay_picture"),
     "utilities.crossval_split": ("training.splits",),
     "training.logging.nnunet_logger": ("training.logging.loggers",),
     "experiment_planning.experiment_planners.default_experiment_planner": (
         "experiment_planning.default_experiment_planner",
     ),
+    "experiment_planning.experiment_planners.network_topology": ("experiment_planning.network_topology",),
+    "experiment_planning.experiment_planners.resencUNet_planner": (
+        "experiment_planning.residual_encoder_unet_planners",
+    ),
+    "experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners": (
+        "experiment_planning.residual_encoder_unet_planners",
+    ),
+    "experiment_planning.experiment_planners.resampling.planners_no_resampling": (
+        "experiment_planning.resampling_planners",
+    ),
+    "experiment_planning.experiment_planners.resampling.resample_with_torch": (
+        "experiment_planning.resampling_planners",
+    ),
+    "experiment_planning.plans_for_pretraining.move_plans_between_datasets": (
+        "experiment_planning.move_plans_between_datasets",
+    ),
     "experiment_planning.dataset_fingerprint.fingerprint_extractor": ("experiment_planning.fingerprint_extractor",),
+    **{
+        f"training.nnUNetTrainer.variants.{old}": (f"training.nnUNetTrainer.variants.{new}",)
+        for old, new in {
+            "benchmarking.nnUNetTrainerBenchmark_5epochs": "benchmarking",
+            "benchmarking.nnUNetTrainerBenchmark_5epochs_noDataLoading": "benchmarking",
+            "data_augmentation.nnUNetTrainerDA5": "data_augmentation",
+            "data_augmentation.nnUNetTrainerDAOrd0": "data_augmentation",
+            "data_augmentation.nnUNetTrainerNoDA": "data_augmentation",
+            "data_augmentation.nnUNetTrainerNoMirroring": "mirroring",
+            "data_augmentation.nnUNetTrainer_noDummy2DDA": "data_augmentation",
+            "loss.nnUNetTrainerCELoss": "losses",
+            "loss.nnUNetTrainerDiceLoss": "losses",
+            "loss.nnUNetTrainerTopkLoss": "losses",
+            "lr_schedule.nnUNetTrainerCosAnneal": "optimizers",
+            "lr_schedule.nnUNetTrainer_warmup": "warmup",
+            "network_architecture.nnUNetTrainerBN": "networks",
+            "network_architecture.nnUNetTrainerNoDeepSupervision": "networks",
+            "optimizer.nnUNetTrainerAdam": "optimizers",
+            "optimizer.nnUNetTrainerAdan": "optimizers",
+            "sampling.nnUNetTrainer_probabilisticOversampling": "sampling",
+            "training_length.nnUNetTrainer_Xepochs": "training_length",
+            "training_length.nnUNetTrainer_Xepochs_NoMirroring": "training_length",
+        }.items()
+    },
 }
 
 

@@ -30,6 +30,12 @@ def cpu_count() -> int:
     return max(1, min(counts))
 
 
+def num_compute_threads() -> int:
+    """Threads of one computation on the CPU: the usable cores, or fewer if OMP_NUM_THREADS says so."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(int(wanted), cpu_count()) if wanted.isdigit() and int(wanted) > 0 else cpu_count()
+
+
 def _cgroup_cpu_quota() -> int | None:
     """Whole cores granted by a container's CPU quota (cgroup v2, then v1); None without one."""
     try:
@@ -61,6 +67,16 @@ def _integer(variable: str, default: int, minimum: int) -> int:
 def num_processes_default() -> int:
     """Processes for case-wise work where no flag says otherwise (nnUNet_def_n_proc, else 8)."""
     return _integer("nnUNet_def_n_proc", 8, 1)
+
+
+def usable_processes(wanted: int | None) -> int:
+    """Processes for case-wise work: those wanted (None: `num_processes_default`), never more than the usable cores.
+
+    0 means that everything happens in this process. Raises ArgumentError below.
+    """
+    if wanted is not None and wanted < 0:
+        raise ArgumentError(f"{wanted} processes: expected 0 (everything in one process) or more")
+    return min(num_processes_default() if wanted is None else wanted, cpu_count())
 
 
 def num_processes_data_augmentation() -> int:

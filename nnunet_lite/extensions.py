@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from zlib import crc32
 
 from nnunet_lite.exceptions import ExtensionError
 from nnunet_lite.paths import external_class_folders
@@ -37,7 +39,7 @@ KINDS = {
     "label_manager": ("plans", r"LabelManager$", "all_labels"),
 }
 
-_LISTED = 20  # names in an error message
+_FEW, _CLOSEST = 8, 5  # names in an error message: all of a few, else the closest
 
 _DEFINITION = re.compile(r"^(?:class|def)[ \t]+(\w+)", re.MULTILINE)
 
@@ -70,7 +72,7 @@ def _of_kind(kind: str, name: str, found: Any) -> Any:
     """A definition of the package, unless it is one of the helpers that lie in the same folder."""
     if hasattr(found, KINDS[kind][2]):
         return found
-    listed = ", ".join(known_names(kind)[:_LISTED])
+    listed = ", ".join(_closest(kind, name))
     what = kind.replace("_", " ")
     raise ExtensionError(f"{name!r} is no {what}: it has no {KINDS[kind][2]}; there are: {listed}")
 
@@ -84,14 +86,21 @@ def known_names(kind: str) -> list[str]:
     return sorted(name for name in names if not name.startswith("_"))
 
 
-def _not_found(kind: str, name: str, folders: list[Path]) -> str:
-    where = ", ".join([f"nnunet_lite/{KINDS[kind][0]}", *(str(folder) for folder in folders)])
-    hint = "" if folders else " (nnUNet_extTrainer is not set; it names folders with classes of your own)"
+def _closest(kind: str, name: str) -> list[str]:
+    """All names of a kind if they are few, else those most like a given one."""
     known = known_names(kind)
-    closest = difflib.get_close_matches(name[:100], known, n=5, cutoff=0.5)
-    others = [other for other in known if other not in closest]
-    listed = ", ".join((closest + others)[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
-    return f"There is no {kind.replace('_', ' ')} called {name!r} in {where}{hint}; there are: {listed}"
+    return difflib.get_close_matches(name[:100], known, len(known) if len(known) <= _FEW else _CLOSEST, 0.0)
+
+
+def _not_found(kind: str, name: str, folders: list[Path]) -> str:
+    known = known_names(kind)
+    closest = ", ".join(_closest(kind, name))
+    some = len(known) > _FEW
+    there_are = f"of the {len(known)} there are, the closest are: {closest}" if some else f"there are: {closest}"
+    searched = ", ".join(str(folder) for folder in (_PACKAGE / KINDS[kind][0], *folders))
+    variable = os.environ.get("nnUNet_extTrainer", "")
+    hint = "" if folders else f" (no folder of your own: nnUNet_extTrainer={variable or '(not set)'})"
+    return f"There is no {kind.replace('_', ' ')} called {name!r}; {there_are}. Searched: {searched}{hint}"
 
 
 @cache
@@ -113,28 +122,42 @@ def _definitions(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _import_external(file: Path, folder: Path) -> ModuleType:
-    """Import a user's file under a private name; it may import its neighbours, relatively if they form a package.
+    """Import a user's file; it may import its neighbours, relatively if they form a package.
 
-    The module stays in sys.modules so that its classes can be pickled to background workers.
+    Background workers import it again, by its name and the search path that they inherit, to make sense of what they
+    are sent. Where that name means something else it gets one of its own, which only this process knows.
     """
-    relative = file.relative_to(folder)
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    file = file.resolve()
+    in_package = (file.parent / "__init__.py").exists() and file.parent != folder.resolve()
+    root = folder.resolve() if in_package else file.parent
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
     try:
-        if (file.parent / "__init__.py").exists() and len(relative.parts) > 1:
-            return import_module(".".join(relative.with_suffix("").parts))
-        name = file.stem
-        loaded = sys.modules.get(name)
-        if loaded is not None and getattr(loaded, "__file__", None) == str(file):
-            return loaded
-        if loaded is not None:
-            name = f"nnunet_lite_external_{abs(hash(str(file))):x}"
+        if in_package:
+            return import_module(".".join(file.relative_to(root).with_suffix("").parts))
+        name = file.stem if _names_this_file(file.stem, file) else f"nnunet_lite_external_{crc32(bytes(file)):x}"
+        if name in sys.modules:
+            return sys.modules[name]
         spec = importlib.util.spec_from_file_location(name, file)
         if spec is None or spec.loader is None:
             raise ImportError(f"{file} is no Python module")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
         return module
     except Exception as error:
         raise ExtensionError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _names_this_file(name: str, file: Path) -> bool:
+    """Whether `import name` finds this file."""
+    importlib.invalidate_caches()  # the file may be new
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # a name with dots; a module without a file
+        return False
+    return spec is not None and spec.origin is not None and Path(spec.origin).resolve() == file

@@ -57,6 +57,7 @@ class LazyPath(os.PathLike[str]):
 nnUNet_raw = LazyPath("nnUNet_raw", "raw datasets (DatasetXXX_Name/imagesTr, labelsTr, dataset.json)")
 nnUNet_preprocessed = LazyPath("nnUNet_preprocessed", "fingerprints, plans and preprocessed cases")
 nnUNet_results = LazyPath("nnUNet_results", "trained models")
+nnssl_pretrained_models = LazyPath("nnssl_pretrained_models", "pretrained checkpoints downloaded from Hugging Face")
 
 
 def external_class_folders() -> list[Path]:

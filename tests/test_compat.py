@@ -28,6 +28,10 @@ IMPORTS = [
     ("utilities.helpers", ["softmax_helper_dim0", "softmax_helper_dim1", "empty_cache", "dummy_context"]),
     ("utilities.collate_outputs", ["collate_outputs"]),
     ("utilities.default_n_proc_DA", ["get_allowed_n_proc_DA"]),
+    ("utilities.overlay_plots", ["generate_overlays_from_raw", "generate_overlay", "select_slice_to_plot2"]),
+    ("dataset_conversion.generate_dataset_json", ["generate_dataset_json"]),
+    ("dataset_conversion.convert_MSD_dataset", ["convert_msd_dataset", "split_4d_nifti"]),
+    ("dataset_conversion.convert_raw_dataset_from_old_nnunet_format", ["convert"]),
     ("utilities.crossval_split", ["generate_crossval_split"]),
     ("training.logging.nnunet_logger", ["MetaLogger", "LocalLogger"]),
     ("training.loss.compound_losses", ["DC_and_CE_loss", "DC_and_BCE_loss"]),
@@ -45,7 +49,57 @@ IMPORTS = [
     ("imageio.nibabel_reader_writer", ["NibabelIO", "NibabelIOWithReorient"]),
     ("imageio.reader_writer_registry", ["determine_reader_writer_from_dataset_json"]),
     ("experiment_planning.experiment_planners.default_experiment_planner", ["ExperimentPlanner"]),
+    (
+        "experiment_planning.experiment_planners.network_topology",
+        ["get_pool_and_conv_props", "get_shape_must_be_divisible_by", "pad_shape"],
+    ),
+    ("experiment_planning.experiment_planners.resencUNet_planner", ["ResEncUNetPlanner"]),
+    (
+        "experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners",
+        ["ResEncUNetPlanner", "nnUNetPlannerResEncM", "nnUNetPlannerResEncL", "nnUNetPlannerResEncXL"],
+    ),
+    (
+        "experiment_planning.experiment_planners.resampling.planners_no_resampling",
+        ["nnUNetPlannerResEncL_noResampling"],
+    ),
+    (
+        "experiment_planning.experiment_planners.resampling.resample_with_torch",
+        ["nnUNetPlanner_torchres", "nnUNetPlannerResEncL_torchres", "nnUNetPlannerResEncL_torchres_sepz"],
+    ),
+    (
+        "experiment_planning.plans_for_pretraining.move_plans_between_datasets",
+        ["move_plans_between_datasets"],
+    ),
     ("experiment_planning.dataset_fingerprint.fingerprint_extractor", ["DatasetFingerprintExtractor"]),
+    *(
+        (f"training.nnUNetTrainer.variants.{module}", names)
+        for module, names in {
+            "benchmarking.nnUNetTrainerBenchmark_5epochs": ["nnUNetTrainerBenchmark_5epochs"],
+            "benchmarking.nnUNetTrainerBenchmark_5epochs_noDataLoading": [
+                "nnUNetTrainerBenchmark_5epochs_noDataLoading"
+            ],
+            "data_augmentation.nnUNetTrainerDA5": ["nnUNetTrainerDA5", "nnUNetTrainerDA5ord0"],
+            "data_augmentation.nnUNetTrainerDAOrd0": [
+                "nnUNetTrainer_DASegOrd0",
+                "nnUNetTrainer_onlyMirror01_DASegOrd0",
+            ],
+            "data_augmentation.nnUNetTrainerNoDA": ["nnUNetTrainerNoDA"],
+            "data_augmentation.nnUNetTrainerNoMirroring": ["nnUNetTrainerNoMirroring", "nnUNetTrainer_onlyMirror01"],
+            "data_augmentation.nnUNetTrainer_noDummy2DDA": ["nnUNetTrainer_noDummy2DDA"],
+            "loss.nnUNetTrainerCELoss": ["nnUNetTrainerCELoss", "nnUNetTrainerCELoss_5epochs"],
+            "loss.nnUNetTrainerDiceLoss": ["nnUNetTrainerDiceLoss", "nnUNetTrainerDiceCELoss_noSmooth"],
+            "loss.nnUNetTrainerTopkLoss": ["nnUNetTrainerTopk10Loss", "nnUNetTrainerDiceTopK10Loss"],
+            "lr_schedule.nnUNetTrainerCosAnneal": ["nnUNetTrainerCosAnneal"],
+            "lr_schedule.nnUNetTrainer_warmup": ["nnUNetTrainer_warmup"],
+            "network_architecture.nnUNetTrainerBN": ["nnUNetTrainerBN"],
+            "network_architecture.nnUNetTrainerNoDeepSupervision": ["nnUNetTrainerNoDeepSupervision"],
+            "optimizer.nnUNetTrainerAdam": ["nnUNetTrainerAdam", "nnUNetTrainerVanillaAdam3en4"],
+            "optimizer.nnUNetTrainerAdan": ["nnUNetTrainerAdan", "nnUNetTrainerAdanCosAnneal"],
+            "sampling.nnUNetTrainer_probabilisticOversampling": ["nnUNetTrainer_probabilisticOversampling_033"],
+            "training_length.nnUNetTrainer_Xepochs": ["nnUNetTrainer_5epochs"],
+            "training_length.nnUNetTrainer_Xepochs_NoMirroring": ["nnUNetTrainer_250epochs_NoMirroring"],
+        }.items()
+    ),
 ]
 
 

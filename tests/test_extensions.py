@@ -10,6 +10,7 @@ import pytest
 
 from nnunet_lite.exceptions import ExtensionError
 from nnunet_lite.extensions import find_class, known_names
+from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 
 
 def test_a_users_class_is_found_and_only_its_file_is_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -23,6 +24,28 @@ def test_a_users_class_is_found_and_only_its_file_is_imported(monkeypatch: pytes
     assert "broken" not in sys.modules
     with pytest.raises(ExtensionError, match=r"broken.py cannot be imported: ModuleNotFoundError"):
         find_class("normalization", "Other")
+
+
+def test_workers_can_import_a_file_in_a_sub_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "down" / "deep_for_test.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("def run_deep():\n    return 7\nclass DeepTrainer:\n    run = staticmethod(run_deep)\n")
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    task = Task("deep", find_class("trainer", "DeepTrainer").run)
+    assert collect(run_tasks([task], 1, show_progress=False)) == {"deep": 7}
+
+
+def test_a_file_named_like_another_module_is_not_mistaken_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("random", "wsgiref", "torch"):  # loaded; importable; a package
+        (tmp_path / f"{name}.py").write_text(f"class Trainer_{name}:\n    value = {name!r}\n")
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    for name in ("random", "wsgiref", "torch"):
+        found = find_class("trainer", f"Trainer_{name}")
+        assert found.value == name
+        assert find_class("trainer", f"Trainer_{name}") is found
+        assert not hasattr(sys.modules.get(name), f"Trainer_{name}")
 
 
 def test_a_class_in_a_package_may_import_its_neighbours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -49,6 +72,16 @@ def test_a_miss_lists_where_it_looked_and_what_there_is(monkeypatch: pytest.Monk
     assert str(tmp_path) in str(error.value)
     assert "there are: ZScoreNormalization" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_of_many_names_the_closest_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "nowhere"))
+    with pytest.raises(ExtensionError) as error:
+        find_class("trainer", "nnUNetTrainr_5epochs")
+    text = str(error.value)
+    assert "the closest are: nnUNetTrainer_5epochs, " in text
+    assert text.count("nnUNetTrainer_") == 5
+    assert f"nnUNet_extTrainer={tmp_path / 'nowhere'}" in text
 
 
 def test_listed_names_are_of_the_kind() -> None:

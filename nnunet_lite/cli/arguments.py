@@ -61,8 +61,17 @@ def make_parser(prog: str, description: str, *flags: Flag) -> argparse.ArgumentP
     return parser
 
 
-def command(function: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
+SAME_COMMAND = "Stopped. Finished work is kept; the same command goes on."
+
+
+def command(
+    function: Callable[[Sequence[str] | None], int | None], after_stop: str = SAME_COMMAND
+) -> Callable[..., int]:
     """Turn a function of the arguments into a command: messages on the terminal, a user's mistake as one line.
+
+    Args:
+        function: of the arguments after the command's name, or None for those of this process.
+        after_stop: what is printed after Ctrl-C.
 
     Exit codes: 0 done; 2 a mistake or failed cases, explained on stderr; 130 Ctrl-C; 143 SIGTERM.
     """
@@ -79,11 +88,7 @@ def command(function: Callable[[Sequence[str] | None], int | None]) -> Callable[
             print(f"Error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print(
-                "Stopped. Finished work is kept; the same command continues "
-                "(training: with --c, prediction: with --continue_prediction).",
-                file=sys.stderr,
-            )
+            print(after_stop, file=sys.stderr)
             return 130
 
     return run
@@ -212,6 +217,7 @@ TARGET_SPACING = Flag(
 PLANS_IDENTIFIER = Flag(
     "-overwrite_plans_name", default=None, help="name of the plans (give one whenever you change how they are made)"
 )
+DRY_RUN = _switch("--dry-run", help="write nothing; print what would be decided and why, from the fingerprint alone")
 PREPROCESSING_PROCESSES = Flag(
     "-np",
     nargs="+",
@@ -229,6 +235,40 @@ MAX_RAM = Flag(
     metavar="SIZE",
     help="memory that background work may take together, for example 16G (default: 80 %% of what is free)",
 )
+
+# moving and adapting plans
+SOURCE_DATASET = Flag("-s", type=dataset, required=True, help="dataset that has the plans, id or name")
+TARGET_DATASET = Flag("-t", type=dataset, required=True, help="dataset that gets them, id or name")
+SOURCE_PLANS = Flag("-sp", required=True, help="plans identifier, for example nnUNetPlans")
+TARGET_PLANS = Flag("-tp", default=None, help="name of the plans in the target (default: as in the source)")
+OVERWRITE_PLANS = _switch("--overwrite", help="replace other plans of that name that the target has")
+PRETRAINING_NAME = Flag(
+    "-n", "--pretraining_name", required=True, help="name of the pretraining, part of the plans' name"
+)
+PRETRAINED_CHECKPOINT = Flag(
+    "-pc",
+    "--pretrained_checkpoint",
+    required=True,
+    help="checkpoint file, or https://huggingface.co/<owner>/<repository> (needs huggingface_hub)",
+)
+ADAPTATION_MODE = Flag(
+    "-am",
+    "--adaptation_mode",
+    default="default_nnunet",
+    choices=("fixed", "default_nnunet", "no_resample", "like_pretrained"),
+    help="spacing: as planned, as -os says, as the images are, or as in pretraining (default: %(default)s)",
+)
+OVERRIDE_SPACING = Flag(
+    "-os",
+    "--override_spacing",
+    nargs="+",
+    type=positive_float,
+    default=None,
+    help="spacing for -am fixed: three numbers in mm in transposed order (the coarsest axis first)",
+)
+BASE_PLANS = Flag("-pl", "--plans_identifier", default="nnUNetPlans", help="plans to start from (default: %(default)s)")
+ADAPTATION_PROCESSES = Flag("-np", type=int, default=4, help="processes (default: %(default)s)")
+OVERWRITE_PREPROCESSED = _switch("--overwrite_pp", help="preprocess again what is there already")
 
 # training
 PRETRAINED_WEIGHTS = Flag(
@@ -300,6 +340,25 @@ LABELS = Flag("-l", nargs="+", type=int, required=True, help="labels to evaluate
 IGNORE_LABEL = Flag("-il", type=int, default=None, help="ignore label")
 PROCESSES = Flag("-np", type=int, default=num_processes_default, help="processes (default: %(default)s)")
 CHILL = _switch("--chill", help="do not insist that every reference has a prediction")
+
+# conversion
+TARGET_ID = Flag("-overwrite_id", type=int, default=None, help="id of the new dataset (default: the task's number)")
+V1_TASK_FOLDER = Flag(
+    "input_folder", help="path of the v1 task: the folder that holds imagesTr, labelsTr, dataset.json"
+)
+NEW_DATASET_NAME = Flag("output_dataset_name", help="name of the new dataset, DatasetXXX_NAME (no path)")
+
+# pictures
+CHANNEL_INDEX = Flag("-channel_idx", type=int, default=0, help="channel that is shown (default: %(default)s)")
+USE_RAW = _switch("--use_raw", help="draw the raw images (default: the preprocessed ones)")
+OVERLAY_INTENSITY = Flag(
+    "-overlay_intensity",
+    type=float,
+    default=0.6,
+    help="strength of the colours: more is brighter and hides more of the image (default: %(default)s)",
+)
+CONTOURS = _switch("--contours", help="draw the outlines of the labels instead of filling them")
+LEGEND = _switch("--legend", help="larger pictures in true proportions, with the names of the labels")
 
 # demo
 DEMO_FOLDER = Flag("--out", default="demo", help="folder for everything the demo makes (default: %(default)s)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nnunet_lite.cli import arguments as flags
-from nnunet_lite.cli.arguments import command, make_parser
+from nnunet_lite.cli.arguments import SAME_COMMAND, command, make_parser
 
 
 @command
@@ -24,6 +24,12 @@ def demo_entry(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from nnunet_lite.demo.pipeline import run_demo
+    from nnunet_lite.training.interruption import TrainingInterrupted
     from nnunet_lite.utilities.device import resolve_device
 
-    run_demo(Path(args.out), resolve_device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    device = resolve_device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        run_demo(Path(args.out), device)
+    except TrainingInterrupted:
+        print(SAME_COMMAND)
+        raise

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from nnunet_lite.cli import arguments as flags
 from nnunet_lite.cli.arguments import command, make_parser
 
 
-@command
+@partial(command, after_stop="Stopped; nothing was written.")
 def evaluate_folder_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_evaluate_folder."""
     parser = make_parser(
@@ -34,7 +35,7 @@ def evaluate_folder_entry(argv: Sequence[str] | None = None) -> None:
     _report(results, args)
 
 
-@command
+@partial(command, after_stop="Stopped; nothing was written.")
 def evaluate_simple_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_evaluate_simple."""
     parser = make_parser(

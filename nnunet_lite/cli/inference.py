@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from nnunet_lite.cli import arguments as flags
 from nnunet_lite.cli.arguments import command, make_parser
@@ -24,8 +26,10 @@ _COMMON = (
     flags.MAX_RAM,
 )
 
+_command = partial(command, after_stop="Stopped. Finished cases are kept; --continue_prediction skips them.")
 
-@command
+
+@_command
 def predict_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_predict."""
     parser = make_parser(
@@ -44,14 +48,14 @@ def predict_entry(argv: Sequence[str] | None = None) -> None:
         *_COMMON,
     )
     args = parser.parse_args(argv)
-    from nnunet_lite.models.trained_model import get_output_folder
+    from nnunet_lite.models.trained_model import TrainedModel
     from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 
     dataset = maybe_convert_to_dataset_name(args.d)
-    _predict(args, get_output_folder(dataset, args.tr, args.p, args.c), args.num_parts, args.part_id)
+    _predict(args, TrainedModel.find(dataset, args.tr, args.p, args.c).folder, args.num_parts, args.part_id)
 
 
-@command
+@_command
 def predict_from_modelfolder_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_predict_from_modelfolder."""
     parser = make_parser(
@@ -68,7 +72,7 @@ def predict_from_modelfolder_entry(argv: Sequence[str] | None = None) -> None:
     _predict(args, args.m)
 
 
-def _predict(args: argparse.Namespace, model_folder: str, num_parts: int = 1, part_id: int = 0) -> None:
+def _predict(args: argparse.Namespace, model_folder: str | Path, num_parts: int = 1, part_id: int = 0) -> None:
     """What both commands do."""
     from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
     from nnunet_lite.utilities.device import resolve_device, set_num_threads

@@ -44,6 +44,7 @@ def plan_experiment_entry(argv: Sequence[str] | None = None) -> None:
         "Plan networks, patches and preprocessing from the datasets' fingerprints.",
         flags.DATASETS,
         *_PLANNING,
+        flags.DRY_RUN,
     )
     _plan(parser.parse_args(argv))
 
@@ -134,6 +135,82 @@ def _check_before_work(args: argparse.Namespace) -> None:
     api.processes_per_configuration(args.c, args.np)
 
 
+@command
+def move_plans_between_datasets_entry(argv: Sequence[str] | None = None) -> None:
+    """nnUNetv2_move_plans_between_datasets."""
+    parser = make_parser(
+        "nnUNetv2_move_plans_between_datasets",
+        "Use one dataset's plans for another, as fine-tuning needs it.",
+        flags.SOURCE_DATASET,
+        flags.TARGET_DATASET,
+        flags.SOURCE_PLANS,
+        flags.TARGET_PLANS,
+        flags.OVERWRITE_PLANS,
+    )
+    args = parser.parse_args(argv)
+    from nnunet_lite.experiment_planning.move_plans_between_datasets import move_plans_between_datasets
+
+    move_plans_between_datasets(args.s, args.t, args.sp, args.tp, overwrite=args.overwrite)
+
+
+@command
+def preprocess_like_nnssl_entry(argv: Sequence[str] | None = None) -> None:
+    """nnUNetv2_preprocess_like_nnssl."""
+    parser = make_parser(
+        "nnUNetv2_preprocess_like_nnssl",
+        "Plan and preprocess a dataset for fine-tuning a self-supervised (nnssl) checkpoint.",
+        flags.DATASET,
+        flags.PRETRAINING_NAME,
+        flags.PRETRAINED_CHECKPOINT,
+        flags.ADAPTATION_MODE,
+        flags.OVERRIDE_SPACING,
+        flags.ADAPTATION_PROCESSES,
+        flags.VERBOSE,
+        flags.OVERWRITE_PREPROCESSED,
+    )
+    args = parser.parse_args(argv)
+    from nnunet_lite.experiment_planning.pretrained_plans import preprocess_like_nnssl
+
+    preprocess_like_nnssl(
+        args.d,
+        args.pretraining_name,
+        args.pretrained_checkpoint,
+        args.adaptation_mode,
+        args.override_spacing,
+        args.np,
+        args.verbose,
+        args.overwrite_pp,
+    )
+
+
+@command
+def plan_like_dynamic_entry(argv: Sequence[str] | None = None) -> None:
+    """nnUNetv2_plan_like_dynamic."""
+    parser = make_parser(
+        "nnUNetv2_plan_like_dynamic",
+        "Note an nnssl checkpoint in new plans that otherwise equal the dataset's own 3d_fullres, and preprocess.",
+        flags.DATASET,
+        flags.PRETRAINING_NAME,
+        flags.PRETRAINED_CHECKPOINT,
+        flags.BASE_PLANS,
+        flags.ADAPTATION_PROCESSES,
+        flags.VERBOSE,
+        flags.OVERWRITE_PREPROCESSED,
+    )
+    args = parser.parse_args(argv)
+    from nnunet_lite.experiment_planning.pretrained_plans import plan_like_dynamic
+
+    plan_like_dynamic(
+        args.d,
+        args.pretraining_name,
+        args.pretrained_checkpoint,
+        args.plans_identifier,
+        args.np,
+        args.verbose,
+        args.overwrite_pp,
+    )
+
+
 def _extract(args: argparse.Namespace, num_processes: int) -> None:
     from nnunet_lite.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 
@@ -159,6 +236,7 @@ def _plan(args: argparse.Namespace) -> str:
         args.preprocessor_name,
         args.overwrite_target_spacing,
         args.overwrite_plans_name,
+        getattr(args, "dry_run", False),
     )
 
 

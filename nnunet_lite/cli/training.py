@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from nnunet_lite.cli import arguments
 from nnunet_lite.cli.arguments import command, make_parser
@@ -14,7 +15,7 @@ _DESCRIPTION = (
 )
 
 
-@command
+@partial(command, after_stop="Stopped. What was saved is kept; go on with the same command and --c.")
 def train_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_train."""
     parser = make_parser(
@@ -41,26 +42,31 @@ def train_entry(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
 
+    from nnunet_lite.training.interruption import TrainingInterrupted
     from nnunet_lite.training.run_training import run_training
     from nnunet_lite.utilities.device import resolve_device
 
-    run_training(
-        args.dataset_name_or_id,
-        args.configuration,
-        args.fold,
-        args.tr,
-        args.p,
-        args.pretrained_weights,
-        args.num_gpus,
-        args.npz,
-        args.c,
-        args.val,
-        args.disable_checkpointing,
-        args.val_best,
-        resolve_device(args.device),
-        epochs=args.epochs,
-        iterations=args.iterations,
-        seed=args.seed,
-        precision=args.precision,
-        overwrite=args.overwrite,
-    )
+    try:
+        run_training(
+            args.dataset_name_or_id,
+            args.configuration,
+            args.fold,
+            args.tr,
+            args.p,
+            args.pretrained_weights,
+            args.num_gpus,
+            args.npz,
+            args.c,
+            args.val,
+            args.disable_checkpointing,
+            args.val_best,
+            resolve_device(args.device),
+            epochs=args.epochs,
+            iterations=args.iterations,
+            seed=args.seed,
+            precision=args.precision,
+            overwrite=args.overwrite,
+        )
+    except TrainingInterrupted as stop:
+        print(f"Go on with the same command and {stop.flag}")
+        raise

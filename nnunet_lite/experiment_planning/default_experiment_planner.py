@@ -9,15 +9,27 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_lite.configuration import ANISO_THRESHOLD
-from nnunet_lite.exceptions import ArgumentError
-from nnunet_lite.experiment_planning.network_topology import NetworkTopology, estimate_feature_maps
+from nnunet_lite.experiment_planning.network_topology import NetworkTopology, estimate_feature_maps, repeat_last
 from nnunet_lite.experiment_planning.patch_size_search import can_be_pooled, find_patch_size
 from nnunet_lite.experiment_planning.plan_documents import (
     AUTOMATIC_CASCADE,
     copy_dataset_documents,
+    dataset_json_file,
     save_plans_file,
+)
+from nnunet_lite.experiment_planning.planning_rules import (
+    ConfigurationNotes,
+    TargetSpacing,
+    checked_memory_target,
+    checked_plans_name,
+    checked_target_spacing,
+    choose_batch_size,
+    choose_target_spacing,
+    plain_numbers,
+    resampled_shapes,
 )
 from nnunet_lite.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
@@ -26,7 +38,11 @@ from nnunet_lite.plans.fingerprint import DatasetFingerprint
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.migrations import KWARGS_REQUIRING_IMPORT, UNET_MODULE, convolution_modules
 from nnunet_lite.plans.plans_manager import load_plans
-from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name
+from nnunet_lite.plans.raw_dataset import (
+    RawDataset,
+    get_filenames_of_train_images_and_targets,
+    maybe_convert_to_dataset_name,
+)
 from nnunet_lite.utilities.logging import logger
 
 channel_name_to_normalization_mapping = {
@@ -99,25 +115,38 @@ class ExperimentPlanner:
         self.dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
         self.raw_dataset_folder = str(nnUNet_raw / self.dataset_name)
         self.preprocessed_folder = str(nnUNet_preprocessed / self.dataset_name)
-        self.dataset = DatasetJson.from_file(Path(self.raw_dataset_folder) / "dataset.json")
-        self.dataset_json: dict[str, Any] = dict(self.dataset.raw)
+        self.declared = DatasetJson.from_file(dataset_json_file(self.raw_dataset_folder, self.preprocessed_folder))
+        self.dataset_json: dict[str, Any] = dict(self.declared.raw)
         self.fingerprint = DatasetFingerprint.from_file(Path(self.preprocessed_folder) / "dataset_fingerprint.json")
         self.dataset_fingerprint = self.fingerprint.raw
-        self.UNet_vram_target_GB = _checked_memory_target(gpu_memory_target_in_gb, self.default_gpu_memory_target_in_gb)
+        self.UNet_vram_target_GB = checked_memory_target(gpu_memory_target_in_gb, self.default_gpu_memory_target_in_gb)
         self.preprocessor_name = preprocessor_name
-        self.plans_identifier = plans_name or self.default_plans_name
+        self.plans_identifier = checked_plans_name(self.default_plans_name if plans_name is None else plans_name)
         self.overwrite_target_spacing = checked_target_spacing(overwrite_target_spacing)
         self.suppress_transpose = suppress_transpose
         self.plans: dict[str, Any] | None = None
-        LabelManager(self.dataset.labels, self.dataset.regions_class_order).require_consecutive_labels()
+        self.dry_run = False
+        self.notes: dict[tuple[float, ...], ConfigurationNotes] = {}
+        LabelManager(self.declared.labels, self.declared.regions_class_order).require_consecutive_labels()
+
+    @cached_property
+    def dataset(self) -> dict[str, dict[str, Any]]:
+        """Case -> {"images": [file, ...], "label": file} of the raw dataset."""
+        return get_filenames_of_train_images_and_targets(self.raw_dataset_folder, self.dataset_json)
 
     # decisions, each to be overridden alone
 
     def determine_reader_writer(self) -> Any:
-        """Class that reads this dataset's images, chosen by dataset.json and the first image of the first case."""
+        """Class that reads this dataset's images: by dataset.json and the first image, if there are images here."""
+        return determine_reader_writer_from_dataset_json(self.dataset_json, self.example_image)
+
+    @cached_property
+    def example_image(self) -> str | None:
+        """First image of the first case; None where there are no raw images."""
+        if not (Path(self.raw_dataset_folder) / "dataset.json").is_file():
+            return None
         cases = RawDataset.scan(self.raw_dataset_folder).cases
-        example = next((case.images[0] for case in cases.values() if case.images), None)
-        return determine_reader_writer_from_dataset_json(self.dataset_json, example)
+        return next((case.images[0] for case in cases.values() if case.images), None)
 
     def determine_resampling(self, *args: Any, **kwargs: Any) -> tuple[str, dict[str, Any], str, dict[str, Any]]:
         """Resampling of images and of label maps: function name and keyword arguments, twice."""
@@ -134,31 +163,26 @@ class ExperimentPlanner:
             "force_separate_z": None,
         }
 
+    def choose_target_spacing(self) -> TargetSpacing:
+        """Target spacing of 3d_fullres and the rule it follows from."""
+        if self.overwrite_target_spacing is not None:
+            return TargetSpacing(np.array(self.overwrite_target_spacing), "given by overwrite_target_spacing")
+        return choose_target_spacing(
+            self.fingerprint.spacings, self.fingerprint.shapes_after_crop, self.anisotropy_threshold
+        )
+
     def determine_fullres_target_spacing(self) -> Any:
         """Target spacing of 3d_fullres in the images' axis order, array of 3.
 
         Per-axis median; for datasets with one coarse axis, its 10th percentile, so that thin slices keep their detail.
         """
-        if self.overwrite_target_spacing is not None:
-            return np.array(self.overwrite_target_spacing)
-        spacings = np.vstack(self.fingerprint.spacings)
-        target = np.median(spacings, 0)
-        size = np.median(np.vstack(self.fingerprint.shapes_after_crop), 0)
-        coarse = int(np.argmax(target))
-        others = [axis for axis in range(3) if axis != coarse]
-        finest_needed = max(target[others])
-        if target[coarse] > self.anisotropy_threshold * finest_needed and size[
-            coarse
-        ] * self.anisotropy_threshold < min(size[others]):
-            percentile = np.percentile(spacings[:, coarse], 10)
-            target[coarse] = percentile if percentile >= finest_needed else finest_needed + 1e-5
-        return target
+        return self.choose_target_spacing().spacing
 
     def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
         """Per channel, in numeric order: normalization class, and whether it looks at the nonzero mask only."""
         schemes = [
             channel_name_to_normalization_mapping.get(name.casefold(), _DEFAULT_NORMALIZATION)
-            for name in self.dataset.channel_names
+            for name in self.declared.channel_names
         ]
         cropped = self.fingerprint.median_relative_size_after_cropping < 3 / 4
         return schemes, [cropped and scheme == "ZScoreNormalization" for scheme in schemes]
@@ -188,8 +212,8 @@ class ExperimentPlanner:
             "conv_op": f"torch.nn.modules.conv.Conv{dim}d",
             "kernel_sizes": [list(kernel) for kernel in topology.kernel_sizes],
             "strides": [list(stride) for stride in topology.strides],
-            blocks: _first(self.UNet_blocks_per_stage_encoder, stages),
-            "n_conv_per_stage_decoder": _first(self.UNet_blocks_per_stage_decoder, stages - 1),
+            blocks: repeat_last(self.UNet_blocks_per_stage_encoder, stages),
+            "n_conv_per_stage_decoder": repeat_last(self.UNet_blocks_per_stage_decoder, stages - 1),
             **convolution_modules(dim),
         }
 
@@ -200,7 +224,19 @@ class ExperimentPlanner:
 
     def estimate(self, topology: NetworkTopology) -> int:
         """Feature-map values of one patch; the measure that is compared with the reference values."""
-        return estimate_feature_maps(topology.patch_size, len(self.dataset.labels), self.architecture_kwargs(topology))
+        return estimate_feature_maps(topology.patch_size, len(self.declared.labels), self.architecture_kwargs(topology))
+
+    @staticmethod
+    def static_estimate_VRAM_usage(
+        patch_size: Sequence[int],
+        input_channels: int,
+        output_channels: int,
+        arch_class_name: str,
+        arch_kwargs: Mapping[str, Any],
+        arch_kwargs_req_import: Sequence[str] = KWARGS_REQUIRING_IMPORT,
+    ) -> int:
+        """`estimate` under upstream's name and with its arguments, for planners that bring a search of their own."""
+        return estimate_feature_maps(patch_size, output_channels, arch_kwargs)
 
     def _budget(self, dim: int) -> tuple[float, int]:
         """Feature-map values that fit into the memory target at the reference batch size, and that batch size."""
@@ -218,8 +254,8 @@ class ExperimentPlanner:
 
     def get_plans_for_configuration(
         self,
-        spacing: Sequence[float],
-        median_shape: Sequence[float],
+        spacing: Sequence[float] | NDArray[Any],
+        median_shape: Sequence[float] | NDArray[Any],
         data_identifier: str,
         approximate_n_voxels_dataset: float,
         _cache: dict[str, Any] | None = None,
@@ -234,27 +270,42 @@ class ExperimentPlanner:
                 `max_dataset_covered` of them.
             _cache: upstream's estimates of earlier calls; not needed here.
         """
-        topology = find_patch_size(
-            spacing,
-            median_shape,
-            lambda candidate: self._fits(len(spacing), self.estimate(candidate)),
-            self.UNet_featuremap_min_edge_length,
-        )
+        spacing, median_shape = plain_numbers(spacing), plain_numbers(median_shape)
+        tried: list[NetworkTopology] = []
+
+        def fits(candidate: NetworkTopology) -> bool:
+            tried.append(candidate)
+            return self._fits(len(spacing), self.estimate(candidate))
+
+        topology = find_patch_size(spacing, median_shape, fits, self.UNet_featuremap_min_edge_length)
         budget, reference_batch_size = self._budget(len(spacing))
-        batch_size = round(budget / self.estimate(topology) * reference_batch_size)
-        cap = round(approximate_n_voxels_dataset * self.max_dataset_covered / math.prod(topology.patch_size))
-        if self.UNet_max_batch_size is not None:
-            cap = min(cap, self.UNet_max_batch_size)
+        estimate = self.estimate(topology)
+        batch_size = choose_batch_size(
+            budget / estimate,
+            reference_batch_size,
+            approximate_n_voxels_dataset,
+            self.max_dataset_covered,
+            topology.patch_size,
+            self.UNet_min_batch_size,
+            self.UNet_max_batch_size,
+        )
+        self.notes[tuple(spacing)] = ConfigurationNotes(
+            tried[0].patch_size,
+            len(tried) - 1,
+            self._fits(len(spacing), estimate),
+            batch_size,
+            self.UNet_vram_target_GB * estimate * batch_size.value / reference_batch_size / budget,
+        )
         data_fn, data_kwargs, seg_fn, seg_kwargs = self.determine_resampling()
         export_fn, export_kwargs = self.determine_segmentation_softmax_export_fn()
         schemes, use_mask = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
         return {
             "data_identifier": data_identifier,
             "preprocessor_name": self.preprocessor_name,
-            "batch_size": max(min(batch_size, cap), self.UNet_min_batch_size),
+            "batch_size": batch_size.value,
             "patch_size": list(topology.patch_size),
-            "median_image_size_in_voxels": list(median_shape),
-            "spacing": [float(s) for s in spacing],
+            "median_image_size_in_voxels": median_shape,
+            "spacing": spacing,
             "normalization_schemes": schemes,
             "use_mask_for_norm": use_mask,
             "resampling_fn_data": data_fn,
@@ -273,18 +324,23 @@ class ExperimentPlanner:
     # all configurations
 
     def plan_experiment(self) -> dict[str, Any]:
-        """Plan every configuration, write the plans and copies of dataset.json and splits; returns the plans."""
+        """Plan every configuration, write the plans and copies of dataset.json and splits; returns the plans.
+
+        With `dry_run` nothing is written.
+        """
         forward, backward = self.determine_transpose()
-        spacing = [float(s) for s in self.determine_fullres_target_spacing()[forward]]
-        median = self._median_shape(spacing, forward)
-        voxels = math.prod(median) * self.dataset.num_training
+        spacing = np.asarray(self.determine_fullres_target_spacing(), dtype=float)[forward]
+        median = np.median(self.resampled_shapes(spacing, forward), 0)
+        voxels = math.prod(median.tolist()) * self.declared.num_training
 
         configurations: dict[str, Any] = {}
-        plan_2d = self.get_plans_for_configuration(spacing[1:], median[1:], self.generate_data_identifier("2d"), voxels)
+        plan_2d = self.get_plans_for_configuration(
+            spacing[1:], median[1:], self.generate_data_identifier("2d"), voxels, {}
+        )
         configurations["2d"] = {**plan_2d, "batch_dice": True}
         if median[0] != 1:
             fullres = self.get_plans_for_configuration(
-                spacing, median, self.generate_data_identifier("3d_fullres"), voxels
+                spacing, median, self.generate_data_identifier("3d_fullres"), voxels, {}
             )
             lowres = self._plan_lowres(fullres)
             if lowres is not None:
@@ -295,16 +351,15 @@ class ExperimentPlanner:
 
         self._warn_about_limits(configurations)
         self.plans = self._document(configurations, forward, backward)
-        copy_dataset_documents(Path(self.raw_dataset_folder), Path(self.preprocessed_folder))
+        if not self.dry_run:
+            copy_dataset_documents(Path(self.raw_dataset_folder), Path(self.preprocessed_folder))
         self.save_plans(self.plans)
         return self.plans
 
-    def _median_shape(self, spacing: Sequence[float], forward: Sequence[int]) -> list[float]:
-        """Median of the cases' shapes after resampling, transposed; at least one voxel per axis."""
-        spacings = np.array(self.fingerprint.spacings, dtype=float)[:, forward]
-        shapes = np.array(self.fingerprint.shapes_after_crop, dtype=float)[:, forward]
-        resampled = np.maximum(1, np.round(spacings / np.array(spacing) * shapes))
-        return [float(n) for n in np.median(resampled, 0)]
+    def resampled_shapes(self, spacing: Any, transpose_forward: Sequence[int]) -> Any:
+        """Shape of every case at a (transposed) spacing, (cases, 3) in transposed order."""
+        fingerprint = self.fingerprint
+        return resampled_shapes(fingerprint.spacings, fingerprint.shapes_after_crop, spacing, transpose_forward)
 
     def _plan_lowres(self, fullres: Mapping[str, Any]) -> dict[str, Any] | None:
         """Coarsen until a patch sees a quarter of the image; None if that is so already or gains too little."""
@@ -318,15 +373,16 @@ class ExperimentPlanner:
             shape = spacing / current * median
             image_voxels = float(np.prod(shape))
             plan = self.get_plans_for_configuration(
-                [float(s) for s in current],
+                current.copy(),
                 [round(float(n)) for n in shape],
                 self.generate_data_identifier("3d_lowres"),
-                image_voxels * self.dataset.num_training,
+                image_voxels * self.declared.num_training,
+                {},
             )
             patch_voxels = math.prod(plan["patch_size"])
         if plan is not None and float(np.prod(median)) / image_voxels < 2:
             logger.info(
-                "No 3d_lowres: it would have more than half as many voxels as 3d_fullres (%s and %s)",
+                "No 3d_lowres: %s is more than half the voxels of %s",
                 plan["median_image_size_in_voxels"],
                 fullres["median_image_size_in_voxels"],
             )
@@ -338,7 +394,7 @@ class ExperimentPlanner:
             if "patch_size" not in configuration:
                 continue
             spacing, patch = configuration["spacing"], configuration["patch_size"]
-            kwargs = configuration["architecture"]["arch_kwargs"]
+            notes = self.notes.get(tuple(plain_numbers(spacing)))
             if not can_be_pooled(spacing, configuration["median_image_size_in_voxels"]):
                 logger.warning(
                     "%s: images of %s voxels cannot be pooled by a U-Net; the patch is %s, images are padded to it",
@@ -346,7 +402,7 @@ class ExperimentPlanner:
                     [round(n) for n in configuration["median_image_size_in_voxels"]],
                     patch,
                 )
-            if not self._fits(len(patch), estimate_feature_maps(patch, len(self.dataset.labels), kwargs)):
+            if notes is not None and not notes.fits:
                 logger.warning(
                     "%s: the GPU memory target of %g GB is too small for any patch; the smallest, %s, may need more",
                     name,
@@ -379,7 +435,12 @@ class ExperimentPlanner:
     # files
 
     def save_plans(self, plans: Mapping[str, Any]) -> None:
-        """Write the plans. Configurations that somebody added to an existing file of that name are kept."""
+        """Write the plans. Configurations that somebody added to an existing file of that name are kept.
+
+        With `dry_run` nothing is written.
+        """
+        if self.dry_run:
+            return
         file = Path(self.preprocessed_folder) / f"{self.plans_identifier}.json"
         save_plans_file(plans, file)
         logger.info("Plans were saved to %s", file)
@@ -387,31 +448,3 @@ class ExperimentPlanner:
     def load_plans(self, fname: str) -> None:
         """Take over plans from a file instead of planning."""
         self.plans = load_plans(fname)
-
-
-def _first(values: Sequence[int], number: int) -> list[int]:
-    """The first `number` values; the last one is repeated for very deep networks."""
-    return [values[min(i, len(values) - 1)] for i in range(number)]
-
-
-def checked_target_spacing(spacing: Sequence[float | str] | None) -> list[float] | None:
-    """Three positive numbers, or None for none. Raises ArgumentError."""
-    if spacing is None:
-        return None
-    try:
-        values = [float(s) for s in spacing]
-    except ValueError:
-        values = []
-    if len(values) != 3 or not all(0 < s < math.inf for s in values):
-        raise ArgumentError(
-            f"overwrite_target_spacing is {list(spacing)}, expected three positive numbers (mm), one per image axis"
-        )
-    return values
-
-
-def _checked_memory_target(target: float | None, default: float) -> float:
-    if target is None:
-        return default
-    if not 0 < target < math.inf:
-        raise ArgumentError(f"gpu_memory_target is {target}, expected a positive number of GB")
-    return target

@@ -28,6 +28,8 @@ from nnunet_lite.utilities.logging import logger
 _FINGERPRINT = "dataset_fingerprint.json"
 _SOURCES = "dataset_fingerprint_sources.json"
 
+_UPSTREAMS_STEPS = ("analyze_case", "collect_foreground_intensities")  # its extractor's methods that ours has not
+
 
 class DatasetFingerprintExtractor:
     """Extracts dataset_fingerprint.json of a raw dataset.
@@ -55,6 +57,13 @@ class DatasetFingerprintExtractor:
         self.verbose = verbose
         self.show_progress = show_progress
         self.max_ram = max_ram
+        ignored = [name for name in _UPSTREAMS_STEPS if hasattr(self, name)]
+        if ignored:
+            logger.warning(
+                "%s defines %s, which is not called here: a fingerprint extractor overrides run",
+                type(self).__name__,
+                " and ".join(ignored),
+            )
 
     def run(self, overwrite_existing: bool = False, check_dataset_integrity: bool = False) -> dict[str, Any]:
         """Extract the fingerprint, or load it if it is there already; returns the content of the file.

@@ -69,6 +69,16 @@ def pad_shape(shape: Sequence[float], divisor: Sequence[int]) -> tuple[int, ...]
     return tuple(math.ceil(n / d) * d for n, d in zip(shape, divisor, strict=True))
 
 
+def get_shape_must_be_divisible_by(net_numpool_per_axis: Sequence[int]) -> list[int]:
+    """Divisors of a patch that is pooled so often per axis (upstream's name)."""
+    return [2**n for n in net_numpool_per_axis]
+
+
+def repeat_last(values: Sequence[int], number: int) -> list[int]:
+    """The first `number` values; the last one is repeated for networks deeper than that."""
+    return [values[min(i, len(values) - 1)] for i in range(number)]
+
+
 def get_pool_and_conv_props(
     spacing: Sequence[float], patch_size: Sequence[float], min_feature_map_size: int, max_numpool: int
 ) -> NetworkTopology:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lite.configuration import num_processes_default
-from nnunet_lite.exceptions import ArgumentError, PlansError
-from nnunet_lite.experiment_planning.default_experiment_planner import checked_target_spacing
+from nnunet_lite.exceptions import ArgumentError, ExtensionError, PlansError
+from nnunet_lite.experiment_planning.default_experiment_planner import ExperimentPlanner
 from nnunet_lite.experiment_planning.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunet_lite.experiment_planning.plan_report import describe_plans, summarize_plans
+from nnunet_lite.experiment_planning.planning_rules import checked_plans_name, checked_target_spacing
 from nnunet_lite.experiment_planning.verify_dataset_integrity import (
     DatasetCheck,
     check_dataset,
@@ -19,10 +21,10 @@ from nnunet_lite.experiment_planning.verify_dataset_integrity import (
 from nnunet_lite.extensions import find_class, known_names
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunet_lite.plans.dataset_json import DatasetJson, is_file_name
+from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.plans_manager import PlansManager, plans_file
 from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name, raw_folder
-from nnunet_lite.utilities.files import copy_file
+from nnunet_lite.utilities.files import copy_file, subfiles
 from nnunet_lite.utilities.logging import logger
 
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
@@ -99,8 +101,12 @@ def plan_experiments(
     preprocess_class_name: str = "DefaultPreprocessor",
     overwrite_target_spacing: Sequence[float | str] | None = None,
     overwrite_plans_name: str | None = None,
+    dry_run: bool = False,
 ) -> str:
     """Plan each dataset from its fingerprint; returns the plans identifier (of the last one, all are the same).
+
+    Args:
+        dry_run: write nothing, but log what was decided and why.
 
     Raises:
         ExtensionError: no such planner (lists those that exist) or preprocessor.
@@ -111,12 +117,7 @@ def plan_experiments(
     check_planning_arguments(
         experiment_planner_class_name, preprocess_class_name, overwrite_target_spacing, overwrite_plans_name
     )
-    planner_class = find_class("planner", experiment_planner_class_name)
-    if experiment_planner_class_name == "ExperimentPlanner":
-        logger.info(
-            "Planning the default U-Net. The residual encoder presets reach higher accuracy: "
-            "-pl nnUNetPlannerResEncM, L or XL for GPUs of 8-11, 24 and 40 GB"
-        )
+    planner_class = _planner_class(experiment_planner_class_name)
     options: dict[str, Any] = {"preprocessor_name": preprocess_class_name}
     if overwrite_target_spacing is not None:
         options["overwrite_target_spacing"] = checked_target_spacing(overwrite_target_spacing)
@@ -124,12 +125,36 @@ def plan_experiments(
         options["gpu_memory_target_in_gb"] = gpu_memory_target_in_gb
     if overwrite_plans_name is not None:
         options["plans_name"] = overwrite_plans_name
+    planners = [planner_class(name, **options) for name in names]  # reads all fingerprints before anything is planned
+    if experiment_planner_class_name == "ExperimentPlanner":
+        logger.info(
+            "Planning the default U-Net. The residual encoder presets reach higher accuracy: "
+            "-pl nnUNetPlannerResEncM, L or XL for GPUs of 8-11, 24 and 40 GB"
+        )
     identifier = ""
-    for name in names:
-        planner = planner_class(name, **options)
+    for planner in planners:
+        planner.dry_run = dry_run
         planner.plan_experiment()
         identifier = str(planner.plans_identifier)
+        _report(planner)
     return identifier
+
+
+def _planner_class(name: str) -> Any:
+    found = find_class("planner", name)
+    if not isinstance(found, type):
+        raise ExtensionError(f"{name!r} is no planner; planners are: {', '.join(known_names('planner'))}")
+    return found
+
+
+def _report(planner: Any) -> None:
+    """Say what was planned; planners that share nothing with ours are left alone."""
+    if not isinstance(planner, ExperimentPlanner) or planner.plans is None:
+        return
+    if planner.dry_run:
+        logger.info("%s\n\nThis was a dry run: nothing was written.", describe_plans(planner, planner.plans))
+    else:
+        logger.info("%s", summarize_plans(planner.plans))
 
 
 def check_planning_arguments(
@@ -144,14 +169,12 @@ def check_planning_arguments(
         ExtensionError: no such planner (lists those that exist) or preprocessor.
         ArgumentError: a target spacing that is not three positive numbers, a name that is no file name.
     """
-    find_class("planner", experiment_planner_class_name)
+    _planner_class(experiment_planner_class_name)
     if preprocess_class_name not in known_names("preprocessor"):  # a look at the files; importing it takes longer
         find_class("preprocessor", preprocess_class_name)
     checked_target_spacing(overwrite_target_spacing)
-    if overwrite_plans_name is not None and not is_file_name(overwrite_plans_name):
-        raise ArgumentError(
-            f"overwrite_plans_name is {overwrite_plans_name!r}, expected a name without slashes, such as myPlans"
-        )
+    if overwrite_plans_name is not None:
+        checked_plans_name(overwrite_plans_name)
 
 
 def preprocess(
@@ -194,17 +217,28 @@ def preprocess(
 def copy_reference_labels(dataset_name: str, reader: BaseReaderWriter) -> None:
     """Copy label files to gt_segmentations/<case><file_ending> of the preprocessed folder, where newer.
 
-    What belongs to a label goes with it (the spacing beside a TIFF), or metrics would be made without it.
+    What belongs to a label goes with it (the spacing beside a TIFF), or metrics would be made without it. Labels of
+    cases that left the dataset go.
     """
     dataset = RawDataset.load(dataset_name)
     folder = nnUNet_preprocessed / dataset.name / "gt_segmentations"
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_stale_labels(folder, dataset, reader)
     for case in dataset.cases.values():
         if case.label is None:
             continue
         copy_file(case.label, folder / f"{case.identifier}{dataset.dataset_json.file_ending}", only_if_newer=True)
         for companion in reader.companion_files(case.label):
             copy_file(companion, folder / f"{case.identifier}{Path(companion).suffix}", only_if_newer=True)
+
+
+def _remove_stale_labels(folder: Path, dataset: RawDataset, reader: BaseReaderWriter) -> None:
+    """Remove labels of cases the raw dataset does not have; files of other kinds stay."""
+    ending = dataset.dataset_json.file_ending
+    for file in subfiles(folder, ending):
+        if Path(file).name[: -len(ending)] not in dataset.cases:
+            for stale in [*reader.companion_files(file), file]:
+                Path(stale).unlink(missing_ok=True)
 
 
 def _dataset_names(

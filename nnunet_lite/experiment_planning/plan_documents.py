@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.plans.plans_manager import load_plans
-from nnunet_lite.utilities.files import copy_file, load_json, save_json
+from nnunet_lite.utilities.files import PathLike, copy_file, load_json, save_json
 from nnunet_lite.utilities.logging import logger
 
 AUTOMATIC_CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
@@ -46,12 +46,21 @@ def _added_by_hand(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, 
     }
 
 
+def dataset_json_file(raw: PathLike, preprocessed: PathLike) -> Path:
+    """dataset.json of the raw dataset, or, where that is not on this machine, the copy made by an earlier planning."""
+    original, copy = Path(raw) / "dataset.json", Path(preprocessed) / "dataset.json"
+    return copy if copy.is_file() and not original.is_file() else original
+
+
 def copy_dataset_documents(raw: Path, preprocessed: Path) -> None:
     """Copy dataset.json (its order of keys matters) and, if there are any and none yet, the splits.
 
     Raises:
         DatasetError: both folders have splits that differ in a fold of the raw ones; nothing is copied then.
     """
+    if dataset_json_file(raw, preprocessed).parent == preprocessed:
+        logger.info("There is no %s; the copy of an earlier planning is used", raw / "dataset.json")
+        return
     splits, target = raw / "splits_final.json", preprocessed / "splits_final.json"
     if splits.is_file() and target.is_file():
         _check_same_splits(splits, target)

@@ -73,14 +73,23 @@ class BaseReaderWriter(ABC):
         """Read a label map as integers, (1, x, y, z), in the narrowest common type its file allows.
 
         Raises:
-            DatasetError: the file cannot be read or holds values that are not whole numbers.
+            DatasetError: the file cannot be read, has several channels or holds values that are not whole numbers.
         """
-        content = self._read_file(seg_fname)
+        content = self._read_label_file(seg_fname)
+        if content.voxels.shape[0] != 1:
+            raise DatasetError(
+                f"{seg_fname}: {content.voxels.shape[0]} values per voxel (colours or channels); a label map has one, "
+                "the number of its label"
+            )
         return as_labels(content.voxels, seg_fname), content.properties
 
     def _read_file(self, file: str) -> FileContent:
         """Read one file completely. Raises DatasetError with one line that names the file."""
         raise NotImplementedError(f"{type(self).__name__} implements neither _read_file nor read_images and read_seg")
+
+    def _read_label_file(self, file: str) -> FileContent:
+        """As _read_file, for formats in which labels are stored otherwise than images."""
+        return self._read_file(file)
 
     def read_header(self, file: str) -> ImageHeader:
         """Shape and spacing of one file, without reading its voxels where the format allows. Raises DatasetError."""
@@ -184,6 +193,12 @@ def as_stored_labels(seg: NDArray[Any], output_fname: str) -> NDArray[Any]:
     if low < 0 or high > np.iinfo(np.uint16).max:
         raise DatasetError(f"{output_fname}: labels from {low} to {high}; only 0 to 65535 can be written")
     return np.ascontiguousarray(seg, dtype=np.uint8 if high < 255 else np.uint16)
+
+
+def require_real(voxels: NDArray[Any], file: str) -> None:
+    """Raise DatasetError for complex numbers, of which only the real part would be used."""
+    if voxels.dtype.kind == "c":
+        raise DatasetError(f"{file}: complex numbers; save magnitude and phase (or what you need) as channels")
 
 
 def unreadable(file: str, error: Exception, advice: str = "") -> DatasetError:

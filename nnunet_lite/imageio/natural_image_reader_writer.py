@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,15 @@ from nnunet_lite.imageio.base_reader_writer import (
     BaseReaderWriter,
     FileContent,
     ImageHeader,
-    as_labels,
     as_stored_labels,
     unreadable,
 )
 from nnunet_lite.imageio.case_properties import CaseProperties
 from nnunet_lite.imageio.tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
 from nnunet_lite.utilities.files import atomic_path
+from nnunet_lite.utilities.logging import logger
 
+_DAMAGED = (OSError, ValueError, SyntaxError)  # what Pillow raises for one
 _SPACING = (999.0, 1.0, 1.0)  # pixels have no size; the first axis does not exist
 
 
@@ -37,26 +40,19 @@ class NaturalImage2DIO(BaseReaderWriter):
         """Shape (c, 1, y, x) and the constant spacing."""
         if is_tiff(file):
             header = read_tiff_header(file)
-            shape, colour = header.shape, header.is_colour
-        else:
-            with _opened(file) as image:
-                bands = len(image.palette.mode) if image.palette else len(image.getbands())
-                shape, colour = (image.height, image.width, *([bands] if bands > 1 else [])), True
-        channels = _channels(shape, colour, file)
-        return ImageHeader((channels, 1, *shape[:2]), _SPACING)
+            shape = header.shape if header.colour_axis is None else _colours_last(header.shape, header.colour_axis)
+            return ImageHeader((_channels(shape, header.colour_axis is not None, file), 1, *shape[:2]), _SPACING)
+        with _opened(file) as image:
+            bands = len(image.palette.mode) if image.palette else len(image.getbands())
+            size = (image.height, image.width)
+        return ImageHeader((_channels(size if bands == 1 else (*size, bands), True, file), 1, *size), _SPACING)
 
     def _read_file(self, file: str) -> FileContent:
-        return _content(*_pixels(file, as_colours=True), file)
+        return _content(file, as_colours=True)
 
-    def read_seg(self, seg_fname: str) -> tuple[NDArray[np.integer[Any]], CaseProperties]:
-        """Read a label map as integers (1, 1, y, x); of an image with a palette, the indices are the labels."""
-        content = _content(*_pixels(seg_fname, as_colours=False), seg_fname)
-        if content.voxels.shape[0] != 1:
-            raise DatasetError(
-                f"{seg_fname}: a colour image of {content.voxels.shape[0]} channels; a label map has one gray value "
-                "per pixel, the number of its label"
-            )
-        return as_labels(content.voxels, seg_fname), content.properties
+    def _read_label_file(self, file: str) -> FileContent:
+        """Of an image with a palette, the indices are the labels, not the colours."""
+        return _content(file, as_colours=False)
 
     def write_seg(self, seg: NDArray[Any], output_fname: str, properties: CaseProperties) -> None:
         """Write slice 0 of (1, y, x)."""
@@ -70,32 +66,47 @@ class NaturalImage2DIO(BaseReaderWriter):
             Image.fromarray(stored).save(temporary)
 
 
-def _opened(file: str) -> Image.Image:
+@contextlib.contextmanager
+def _opened(file: str) -> Iterator[Image.Image]:
+    """An image whose header has been read; what Pillow raises, now or while its pixels are read, becomes one line."""
     try:
-        return Image.open(file)
+        with Image.open(file) as image:
+            yield image
     except FileNotFoundError as error:
         raise DatasetError(f"{file} does not exist") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except _DAMAGED as error:
         raise unreadable(file, error) from error
 
 
-def _pixels(file: str, as_colours: bool) -> tuple[NDArray[Any], bool]:
-    """Pixels (y, x) or (y, x, c), and whether a third axis may be colours."""
+def _content(file: str, as_colours: bool) -> FileContent:
     if is_tiff(file):
         header, pixels = read_tiff(file)
-        return pixels, header.is_colour
-    try:
-        with _opened(file) as image:
-            palette = image.palette if image.mode == "P" and as_colours else None
-            return np.asarray(image.convert(palette.mode) if palette else image), True
-    except (OSError, ValueError, SyntaxError) as error:
-        raise unreadable(file, error) from error
-
-
-def _content(pixels: NDArray[Any], colour: bool, file: str) -> FileContent:
-    _channels(pixels.shape, colour, file)
+        if header.colour_axis is not None:
+            pixels = np.moveaxis(pixels, header.colour_axis, -1)
+        _channels(pixels.shape, header.colour_axis is not None, file)
+    else:
+        pixels = _pixels(file, as_colours)
+        _channels(pixels.shape, True, file)
     voxels = pixels[None, None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)[:, None]
     return FileContent(voxels, CaseProperties(spacing=list(_SPACING)))
+
+
+def _pixels(file: str, as_colours: bool) -> NDArray[Any]:
+    """Pixels (y, x) or (y, x, c) of anything but a TIFF."""
+    with _opened(file) as image:
+        if image.format == "PNG" and len(image.getbands()) > 1 and _bits_per_colour(file) == 16:
+            logger.warning("%s: 16 bits per colour, of which 8 are used; save it as .tif to keep them", file)
+        palette = image.palette if image.mode == "P" and as_colours else None
+        return np.asarray(image.convert(palette.mode) if palette else image)
+
+
+def _bits_per_colour(png_file: str) -> int:
+    with Path(png_file).open("rb") as stream:
+        return stream.read(25)[24]
+
+
+def _colours_last(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], *shape[axis + 1 :], shape[axis])
 
 
 def _channels(shape: tuple[int, ...], colour: bool, file: str) -> int:
@@ -105,6 +116,6 @@ def _channels(shape: tuple[int, ...], colour: bool, file: str) -> int:
     if len(shape) == 3 and colour and shape[-1] in (3, 4):
         return shape[-1]
     raise DatasetError(
-        f"{Path(file)}: shape {list(shape)}; NaturalImage2DIO reads gray (y, x), RGB and RGBA images "
-        "(3D stacks: Tiff3DIO; gray with transparency: save it without)"
+        f"{file}: shape {list(shape)}; NaturalImage2DIO reads gray (y, x), RGB and RGBA images "
+        "(3D stacks: Tiff3DIO; gray with transparency: save it without; several channels: one gray file for each)"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -18,10 +20,11 @@ from nnunet_lite.imageio.base_reader_writer import (
     FileContent,
     ImageHeader,
     as_stored_labels,
+    require_real,
     unreadable,
 )
 from nnunet_lite.imageio.case_properties import CaseProperties
-from nnunet_lite.utilities.files import atomic_path
+from nnunet_lite.imageio.nifti_labels import write_labels
 from nnunet_lite.utilities.logging import logger
 
 _DAMAGED = (ImageFileError, EOFError, OSError, ValueError, zlib.error)
@@ -30,7 +33,7 @@ _DAMAGED = (ImageFileError, EOFError, OSError, ValueError, zlib.error)
 class NibabelIO(BaseReaderWriter):
     """Array axes are nibabel's in reverse, (z, y, x), so they equal SimpleITKIO's; affines are RAS.
 
-    A fourth dimension becomes channels.
+    A fourth dimension, colours or the vectors of a five-dimensional image become channels.
     """
 
     supported_file_endings = (".nii", ".nii.gz")
@@ -38,21 +41,27 @@ class NibabelIO(BaseReaderWriter):
     def read_header(self, file: str) -> ImageHeader:
         """Shape (c, z, y, x) and spacing (z, y, x)."""
         image = self._load(file)
-        shape = tuple(reversed(image.shape))
-        return ImageHeader(shape if len(shape) == 4 else (1, *shape), tuple(_spacing(image)))
+        return ImageHeader((_channels(image), *reversed(image.shape[:3])), tuple(_spacing(image, file)))
 
     def _load(self, file: str) -> Any:
         """The nibabel image, its voxels still on disk, in the orientation they are handed out in."""
         try:
-            image = nib.load(file)
+            if file.endswith(".GZ"):  # for nibabel a file that is not compressed
+                image = nib.Nifti1Image.from_bytes(gzip.decompress(Path(file).read_bytes()))
+            else:
+                image = nib.load(file)
         except FileNotFoundError as error:
             raise DatasetError(f"{file} does not exist") from error
         except _DAMAGED as error:
             raise unreadable(file, error) from error
-        if len(image.shape) not in (3, 4):
+        shape = image.shape
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        several = len(shape) == 4 or (len(shape) == 5 and shape[3] == 1)
+        if len(shape) != 3 and not several:
             raise DatasetError(
-                f"{file}: an image of {len(image.shape)} dimensions; {type(self).__name__} reads 3 (or 4, the last "
-                'one being channels); set "overwrite_image_reader_writer": "SimpleITKIO" in dataset.json'
+                f"{file}: an image of {len(shape)} dimensions; {type(self).__name__} reads 3, or 4 of which the last "
+                "are channels (2D images are read by SimpleITKIO; of a time series save one file per channel)"
             )
         return image
 
@@ -62,15 +71,13 @@ class NibabelIO(BaseReaderWriter):
         return self._content(image, file)
 
     def _content(self, image: Any, file: str) -> FileContent:
-        voxels = _voxels(image, file)
-        return FileContent(
-            voxels, CaseProperties(nibabel_stuff={"original_affine": image.affine}, spacing=_spacing(image))
-        )
+        return FileContent(_voxels(image, file), _properties(image, {"original_affine": image.affine}, file))
 
     def write_seg(self, seg: NDArray[Any], output_fname: str, properties: CaseProperties) -> None:
         """Write (z, y, x) with the affine the image came with."""
         stored = as_stored_labels(seg, output_fname).transpose(2, 1, 0)
-        _save(nib.Nifti1Image(stored, affine=_affine(properties, "original_affine", output_fname)), output_fname)
+        affine = _affine(properties, "original_affine", output_fname)
+        write_labels(stored, affine, output_fname, properties.get("nifti_header"))
 
 
 class NibabelIOWithReorient(NibabelIO):
@@ -79,16 +86,16 @@ class NibabelIOWithReorient(NibabelIO):
     def read_header(self, file: str) -> ImageHeader:
         """Shape and spacing after reorientation."""
         image = self._load(file)
+        _require_orientation(image.affine, file)
         axes = np.argsort(io_orientation(image.affine)[:, 0])[::-1]
-        channels = image.shape[3] if len(image.shape) == 4 else 1
-        zooms = image.header.get_zooms()
-        return ImageHeader((channels, *(image.shape[a] for a in axes)), tuple(abs(float(zooms[a])) for a in axes))
+        spacing = _spacing(image, file)[::-1]
+        return ImageHeader((_channels(image), *(image.shape[a] for a in axes)), tuple(spacing[a] for a in axes))
 
     def _content(self, image: Any, file: str) -> FileContent:
         _require_orientation(image.affine, file)
         reoriented = nib.as_closest_canonical(image)
         stuff = {"original_affine": image.affine, "reoriented_affine": reoriented.affine}
-        return FileContent(_voxels(reoriented, file), CaseProperties(nibabel_stuff=stuff, spacing=_spacing(reoriented)))
+        return FileContent(_voxels(reoriented, file), _properties(reoriented, stuff, file))
 
     def write_seg(self, seg: NDArray[Any], output_fname: str, properties: CaseProperties) -> None:
         """Write (z, y, x), turned back to the orientation the image came in."""
@@ -103,7 +110,7 @@ class NibabelIOWithReorient(NibabelIO):
                 image.affine.tolist(),
                 np.asarray(original).tolist(),
             )
-        _save(image, output_fname)
+        write_labels(np.asanyarray(image.dataobj), image.affine, output_fname, properties.get("nifti_header"))
 
 
 def _voxels(image: Any, file: str) -> NDArray[Any]:
@@ -112,12 +119,32 @@ def _voxels(image: Any, file: str) -> NDArray[Any]:
         voxels: NDArray[Any] = np.asanyarray(image.dataobj)
     except _DAMAGED as error:
         raise unreadable(file, error) from error
-    voxels = voxels.T
-    return voxels if voxels.ndim == 4 else voxels[None]
+    require_real(voxels, file)
+    if voxels.dtype.names is not None:
+        voxels = np.stack([voxels[name] for name in voxels.dtype.names], axis=-1)
+    by_channel: NDArray[Any] = voxels.reshape((*image.shape[:3], _channels(image)), order="A").T
+    return by_channel
 
 
-def _spacing(image: Any) -> list[float]:
-    return [abs(float(step)) for step in image.header.get_zooms()[2::-1]]
+def _channels(image: Any) -> int:
+    colours = image.get_data_dtype().names
+    return int(np.prod(image.shape[3:])) * (1 if colours is None else len(colours))
+
+
+def _properties(image: Any, stuff: dict[str, Any], file: str) -> CaseProperties:
+    """Of an image as it is handed out, with the header it has on disk."""
+    properties = CaseProperties(nibabel_stuff=stuff, spacing=_spacing(image, file))
+    header = nifti.raw_header(file)
+    if header is not None:
+        properties["nifti_header"] = header
+    return properties
+
+
+def _spacing(image: Any, file: str) -> list[float]:
+    spacing = [abs(float(step)) for step in image.header.get_zooms()[2::-1]]
+    if not (np.isfinite(spacing).all() and min(spacing) > 0):
+        raise DatasetError(f"{file}: spacing {spacing}; every step must be above 0, correct pixdim in the header")
+    return spacing
 
 
 def _require_orientation(affine: NDArray[np.float64], file: str) -> None:
@@ -132,8 +159,3 @@ def _affine(properties: CaseProperties, key: str, output_fname: str) -> Any:
             f"{output_fname}: its image was not read by this reader ({key} is unknown); use the reader the plans name"
         )
     return affine
-
-
-def _save(image: Any, output_fname: str) -> None:
-    with atomic_path(output_fname) as temporary:
-        nib.save(image, temporary)

@@ -22,6 +22,7 @@ _HEADER_SIZE = 348
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's code for "a gzip stream"
 _BLOCK = 2**20
+_RIGHT_ANGLE = 1e-6  # cosines of rounded directions stay below
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 
 
@@ -33,6 +34,7 @@ class NiftiHeader(NamedTuple):
     dtype: np.dtype[Any]
     offset: int  # of the first voxel in the (uncompressed) file
     scaled: bool  # stored values are not the values meant
+    plain: bool  # millimetres, positive spacing, right angles: whatever reads it understands the same
 
 
 def is_nifti(file: str) -> bool:
@@ -46,6 +48,21 @@ def read_header(file: str) -> NiftiHeader | None:
     Raises:
         DatasetError: the file cannot be opened or is no gzip stream although its name says so.
     """
+    return _parse(_start(file))
+
+
+def raw_header(file: str) -> bytes | None:
+    """The 348 bytes at the start of a NIfTI-1 file, None for anything else. Raises DatasetError as read_header."""
+    start = _start(file) if is_nifti(file) else b""
+    return start[:_HEADER_SIZE] if start[344:348] == b"n+1\0" else None
+
+
+def is_nifti2(file: str) -> bool:
+    """Whether the file is in the newer form of the format, which has another header. Raises DatasetError."""
+    return is_nifti(file) and _start(file)[:4] in (struct.pack("<i", 540), struct.pack(">i", 540))
+
+
+def _start(file: str) -> bytes:
     try:
         with Path(file).open("rb") as stream:
             start = stream.read(4096)
@@ -56,7 +73,7 @@ def read_header(file: str) -> NiftiHeader | None:
             start = zlib.decompressobj(_GZIP_WINDOW).decompress(start, _HEADER_SIZE + 4)
         except zlib.error as error:
             raise _damaged(file, str(error)) from error
-    return _parse(start)
+    return start
 
 
 def _parse(content: bytes) -> NiftiHeader | None:
@@ -80,7 +97,19 @@ def _parse(content: bytes) -> NiftiHeader | None:
         np.dtype(order + _TYPES[code]),
         int(offset),
         not (slope in (0.0, 1.0) and inter == 0.0),
+        content[123] & 7 in (0, 2) and min(pixdim[1 : rank + 1][:3]) > 0 and _has_right_angles(order, content),
     )
+
+
+def _has_right_angles(order: str, content: bytes) -> bool:
+    if struct.unpack_from(order + "h", content, 254)[0] <= 0:
+        return True  # quaternions cannot say anything else
+    directions = np.array(struct.unpack_from(order + "12f", content, 280)).reshape(3, 4)[:, :3]
+    lengths = np.linalg.norm(directions, axis=0)
+    if not (np.isfinite(lengths).all() and lengths.min() > 0):
+        return False
+    directions /= lengths
+    return bool(np.abs(directions.T @ directions - np.eye(3)).max() < _RIGHT_ANGLE)
 
 
 def read_voxels(file: str, header: NiftiHeader) -> NDArray[Any]:

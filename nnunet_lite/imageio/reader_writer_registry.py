@@ -19,6 +19,20 @@ READERS_BY_ENDING: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("NibabelIOWithReorient", (".nii", ".nii.gz")),
 )
 
+# What to do about files that users often have.
+_ADVICE = {
+    (".jpg", ".jpeg"): "Lossy compression changes labels; save images and labels as .png",
+    (".dcm", ".ima"): "Convert every DICOM series to one .nii.gz file (dcm2niix, or SimpleITK.ImageSeriesReader)",
+    (
+        ".mhd",
+        ".nhdr",
+        ".hdr",
+        ".img",
+    ): "Of formats with two files per image take the one with one: .mha, .nrrd, .nii.gz",
+    (".gz", "nii.gz", "nii", "png", "tif", "mha", "nrrd"): "file_ending is the whole ending, with its dot: .nii.gz",
+}
+_OTHERWISE = "Convert the images, or name a reader of your own under overwrite_image_reader_writer in dataset.json"
+
 
 def find_reader_writer(name: str) -> type[BaseReaderWriter]:
     """The reader of this name: built in, the user's own, or from an entry point. Raises ExtensionError."""
@@ -87,9 +101,9 @@ def determine_reader_writer_from_file_ending(
         names = ", ".join(name for name, _ in reasons)
         raise DatasetError(f"No reader for {file_ending} ({names}) can read this image: {reasons[0][1]}")
     known = sorted({known for _, endings in READERS_BY_ENDING for known in endings})
+    advice = next((text for endings, text in _ADVICE.items() if ending in endings), _OTHERWISE)
     raise DatasetError(
-        f"There is no reader for files ending in {file_ending!r}; known are {', '.join(known)}. "
-        "Convert the images, or name a reader of your own under overwrite_image_reader_writer in dataset.json"
+        f"There is no reader for files ending in {file_ending!r}; known are {', '.join(known)}. {advice}"
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,11 @@ from nnunet_lite.imageio.base_reader_writer import (
     FileContent,
     ImageHeader,
     as_stored_labels,
+    require_real,
     unreadable,
 )
 from nnunet_lite.imageio.case_properties import CaseProperties
+from nnunet_lite.imageio.nifti_labels import write_labels
 from nnunet_lite.utilities.files import atomic_path
 from nnunet_lite.utilities.logging import logger
 
@@ -34,6 +35,14 @@ _AXES = ("RL", "AP", "SI")
 def _simpleitk() -> Any:
     """SimpleITK, imported when it is first needed: a process that only looks at headers saves 100 MB."""
     return import_module("SimpleITK")
+
+
+class _Geometry(NamedTuple):
+    """Of an image of n dimensions: ITK's values, x first, LPS."""
+
+    spacing: Sequence[float]  # n
+    origin: Sequence[float]  # n
+    direction: Sequence[float]  # n * n, by rows
 
 
 class SimpleITKIO(BaseReaderWriter):
@@ -60,7 +69,7 @@ class SimpleITKIO(BaseReaderWriter):
     def read_header(self, file: str) -> ImageHeader:
         """Shape (c, z, y, x) and spacing (z, y, x); a NIfTI file is looked at without loading SimpleITK."""
         header = nifti.read_header(file) if nifti.is_nifti(file) else None
-        if header is not None:
+        if header is not None and header.plain:
             shape, spacing, components = header.shape, header.spacing[-3:], 1
         else:
             reader = _read_information(file)
@@ -82,33 +91,23 @@ class SimpleITKIO(BaseReaderWriter):
             nifti.require_intact_gzip(file)
             return self._content(_read_image(file), file)
         voxels = nifti.read_voxels(file, header)
-        return FileContent(_channels_first(voxels, len(stored), 1), _properties(reader))
+        return FileContent(_channels_first(voxels, len(stored), 1), _properties(reader, file))
 
     def _content(self, image: Any, file: str) -> FileContent:
         voxels = _simpleitk().GetArrayFromImage(image)
+        require_real(voxels, file)
         dimension, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
         if dimension == 4 and components > 1:
             raise DatasetError(f"{file}: {components} components per voxel in four dimensions; expected one of the two")
-        return FileContent(_channels_first(voxels, dimension, components), _properties(image))
+        return FileContent(_channels_first(voxels, dimension, components), _properties(image, file))
 
     def write_seg(self, seg: NDArray[Any], output_fname: str, properties: CaseProperties) -> None:
         """Write (z, y, x) with the stored geometry, compressed; the label map of a 2D image becomes a 2D file."""
-        _write_image(self._labelled_image(seg, output_fname, properties), output_fname)
-
-    def _labelled_image(self, seg: NDArray[Any], output_fname: str, properties: CaseProperties) -> Any:
-        geometry = properties.get("sitk_stuff")
-        if geometry is None:
-            raise DatasetError(
-                f"{output_fname}: its image was not read by SimpleITK, so SimpleITKIO does not know its geometry; "
-                "use the reader that the plans name"
-            )
-        stored = as_stored_labels(seg, output_fname)
-        dimension = min(3, len(geometry["spacing"]))
-        image = _simpleitk().GetImageFromArray(stored[0] if dimension == 2 else stored)
-        image.SetSpacing(geometry["spacing"][:dimension])
-        image.SetOrigin(geometry["origin"][:dimension])
-        image.SetDirection(_submatrix(geometry["direction"], dimension))
-        return image
+        stored, geometry = _stored_and_geometry(seg, output_fname, properties)
+        if nifti.is_nifti(output_fname):
+            _write_nifti(stored, geometry, output_fname, properties)
+        else:
+            _write_image(_image(stored, geometry), output_fname)
 
 
 class SimpleITKIOWithReorient(SimpleITKIO):
@@ -138,9 +137,14 @@ class SimpleITKIOWithReorient(SimpleITKIO):
 
     def write_seg(self, seg: NDArray[Any], output_fname: str, properties: CaseProperties) -> None:
         """Write (z, y, x), turned back to the orientation the image came in."""
-        image = self._labelled_image(seg, output_fname, properties)
+        stored, geometry = _stored_and_geometry(seg, output_fname, properties)
         original = properties["sitk_stuff"].get("original_orientation", self._orientation)
-        _write_image(_simpleitk().DICOMOrient(image, original), output_fname)
+        image = _simpleitk().DICOMOrient(_image(stored, geometry), original)
+        if nifti.is_nifti(output_fname):
+            turned = _Geometry(image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+            _write_nifti(_simpleitk().GetArrayViewFromImage(image), turned, output_fname, properties)
+        else:
+            _write_image(image, output_fname)
 
 
 def _read_information(file: str) -> Any:
@@ -153,16 +157,24 @@ def _read_information(file: str) -> Any:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise _explained(file, error) from error
-    if not 2 <= reader.GetDimension() <= 4:
-        raise DatasetError(f"{file}: an image of {reader.GetDimension()} dimensions; expected 2, 3 or 4")
+    _require_dimensions(reader, file)
     return reader
 
 
 def _read_image(file: str) -> Any:
     try:
-        return _simpleitk().ReadImage(file)
+        image = _simpleitk().ReadImage(file)
     except RuntimeError as error:
         raise _explained(file, error) from error
+    _require_dimensions(image, file)
+    return image
+
+
+def _require_dimensions(image: Any, file: str) -> None:
+    if not 2 <= image.GetDimension() <= 4:
+        raise DatasetError(
+            f"{file}: an image of {image.GetDimension()} dimensions; expected 2, 3, or 4 of which the last are channels"
+        )
 
 
 def _explained(file: str, error: RuntimeError) -> DatasetError:
@@ -175,6 +187,11 @@ def _explained(file: str, error: RuntimeError) -> DatasetError:
             'refuses; correct the header (sform/qform) or set "overwrite_image_reader_writer": "NibabelIO" '
             "in dataset.json"
         )
+    if nifti.is_nifti2(file):
+        return DatasetError(
+            f"{file}: a NIfTI-2 file, which SimpleITK does not read; save it as NIfTI-1 or set "
+            '"overwrite_image_reader_writer": "NibabelIO" in dataset.json'
+        )
     if nifti.is_nifti(file):
         try:
             nifti.require_intact_gzip(file)
@@ -183,27 +200,57 @@ def _explained(file: str, error: RuntimeError) -> DatasetError:
     lines = str(error).splitlines()
     lines = [line for line in lines if "Exception thrown" not in line and "sitkImageReader" not in line] or lines
     reason = " ".join(lines).replace("sitk::ERROR:", "").replace("ITK ERROR:", "")
+    reason = re.sub(r"\(0x[0-9a-f]+\)", "", reason).partition("Reason: No such file")[0]  # the file is there
     return unreadable(file, RuntimeError(reason))
+
+
+def _stored_and_geometry(
+    seg: NDArray[Any], output_fname: str, properties: CaseProperties
+) -> tuple[NDArray[Any], _Geometry]:
+    """The labels in the type and with the dimensions they are written in, (z, y, x) or (y, x), and their geometry."""
+    stuff = properties.get("sitk_stuff")
+    if stuff is None:
+        raise DatasetError(
+            f"{output_fname}: its image was not read by SimpleITK, so SimpleITKIO does not know its geometry; "
+            "use the reader that the plans name"
+        )
+    stored = as_stored_labels(seg, output_fname)
+    dimension = min(3, len(stuff["spacing"]))
+    geometry = _Geometry(
+        stuff["spacing"][:dimension], stuff["origin"][:dimension], _submatrix(stuff["direction"], dimension)
+    )
+    return stored[0] if dimension == 2 else stored, geometry
+
+
+def _image(voxels: NDArray[Any], geometry: _Geometry, is_vector: bool = False) -> Any:
+    image = _simpleitk().GetImageFromArray(voxels, isVector=is_vector)
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    return image
 
 
 def _write_image(image: Any, output_fname: str) -> None:
     with atomic_path(output_fname) as temporary:
         _simpleitk().WriteImage(image, str(temporary), True)
-        if nifti.is_nifti(output_fname) and not nifti.is_complete(str(temporary)):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _write_nifti(labels: NDArray[Any], geometry: _Geometry, output_fname: str, properties: CaseProperties) -> None:
+    """Write labels (z, y, x) or (y, x) without ITK, which drops half of the header and is silent on a full disk."""
+    dimension = len(geometry.spacing)
+    affine = np.eye(4)
+    affine[:dimension, :dimension] = np.reshape(geometry.direction, (dimension, dimension)) * geometry.spacing
+    affine[:dimension, 3] = geometry.origin
+    affine[:2] *= -1  # from ITK's LPS to RAS
+    write_labels(labels.T, affine, output_fname, properties.get("nifti_header"), qform_code=1, sform_code=1)
 
 
 def _image_of(content: FileContent, file: str) -> Any:
     """The ITK image (a vector image if it has channels) of what was read; it must be 3D."""
-    geometry = content.properties["sitk_stuff"]
-    _require_3d(len(geometry["spacing"]), file)
+    geometry = _Geometry(**content.properties["sitk_stuff"])
+    _require_3d(len(geometry.spacing), file)
     several = content.voxels.shape[0] > 1
-    voxels = np.moveaxis(content.voxels, 0, -1) if several else content.voxels[0]
-    image = _simpleitk().GetImageFromArray(voxels, isVector=several)
-    image.SetSpacing(geometry["spacing"])
-    image.SetOrigin(geometry["origin"])
-    image.SetDirection(geometry["direction"])
-    return image
+    return _image(np.moveaxis(content.voxels, 0, -1) if several else content.voxels[0], geometry, several)
 
 
 def _require_3d(dimension: int, file: str) -> None:
@@ -225,17 +272,22 @@ def _channels_first(voxels: NDArray[Any], dimension: int, components: int) -> ND
     return voxels[:, None] if dimension == 2 else voxels
 
 
-def _properties(image: Any) -> CaseProperties:
+def _properties(image: Any, file: str) -> CaseProperties:
     """Geometry of an ITK image or reader; of four dimensions the spatial three are kept."""
-    spacing = tuple(_spatial(image.GetSpacing()))
-    return CaseProperties(
+    spacing = np.array(_spatial(image.GetSpacing()))
+    direction = np.reshape(_submatrix(image.GetDirection(), len(spacing)), (len(spacing), len(spacing)))
+    properties = CaseProperties(
         sitk_stuff={
-            "spacing": spacing,
+            "spacing": tuple(np.abs(spacing).tolist()),
             "origin": tuple(_spatial(image.GetOrigin())),
-            "direction": _submatrix(image.GetDirection(), len(spacing)),
+            "direction": tuple((direction * np.where(spacing < 0, -1, 1)).ravel().tolist()),
         },
-        spacing=list(_array_spacing(spacing[::-1])),
+        spacing=list(_array_spacing(spacing[::-1].tolist())),
     )
+    header = nifti.raw_header(file)
+    if header is not None:
+        properties["nifti_header"] = header
+    return properties
 
 
 def _array_spacing(spacing: Sequence[float]) -> tuple[float, ...]:

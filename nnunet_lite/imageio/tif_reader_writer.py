@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter, FileContent, ImageHeader, as_stored_labels
 from nnunet_lite.imageio.case_properties import CaseProperties
-from nnunet_lite.imageio.tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
+from nnunet_lite.imageio.tiff import TiffHeader, is_tiff, read_tiff, read_tiff_header, write_tiff
 from nnunet_lite.utilities.files import load_json
 from nnunet_lite.utilities.logging import logger
 
@@ -29,13 +29,13 @@ class Tiff3DIO(BaseReaderWriter):
 
     def read_header(self, file: str) -> ImageHeader:
         """Shape (1, x, y, z) and spacing (x, y, z)."""
-        shape = read_tiff_header(file).shape
-        _require_3d(shape, file)
-        return ImageHeader((1, *shape), tuple(_spacing(file)))
+        header = read_tiff_header(file)
+        _require_3d(header, file)
+        return ImageHeader((1, *header.shape), tuple(_spacing(file)))
 
     def _read_file(self, file: str) -> FileContent:
         header, voxels = read_tiff(file)
-        _require_3d(header.shape, file)
+        _require_3d(header, file)
         return FileContent(voxels[None], CaseProperties(spacing=_spacing(file)))
 
     def write_seg(self, seg: NDArray[Any], output_fname: str, properties: CaseProperties) -> None:
@@ -73,9 +73,15 @@ def _spacing(file: str) -> list[float]:
     return spacing
 
 
-def _require_3d(shape: tuple[int, ...], file: str) -> None:
-    if len(shape) != 3:
+def _require_3d(header: TiffHeader, file: str) -> None:
+    if len(header.shape) == 3 and header.colour_axis == 2:
         raise DatasetError(
-            f"{file}: a TIFF of shape {list(shape)}; Tiff3DIO reads stacks of three axes and one value per voxel "
-            "(2D images: file ending .tif or .png and NaturalImage2DIO)"
+            f"{file}: a colour image of {header.shape[0]} x {header.shape[1]} pixels; Tiff3DIO reads stacks of gray "
+            'slices; name 2D images .tif or set "overwrite_image_reader_writer": "NaturalImage2DIO" in dataset.json '
+            '(a stack that was saved as colours: save it again with photometric="minisblack")'
+        )
+    if len(header.shape) != 3:
+        raise DatasetError(
+            f"{file}: a TIFF of shape {list(header.shape)}; Tiff3DIO reads stacks of three axes and one value per "
+            "voxel, one file per channel (2D images: file ending .tif or .png and NaturalImage2DIO)"
         )

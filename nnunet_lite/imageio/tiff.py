@@ -15,10 +15,10 @@ from nnunet_lite.utilities.files import atomic_path, save_json
 
 
 class TiffHeader(NamedTuple):
-    """Shape of the first image series and whether its last axis are colours, as the tags say."""
+    """Shape of the first image series, and which of its axes are colours, as the tags say."""
 
     shape: tuple[int, ...]
-    is_colour: bool
+    colour_axis: int | None  # 3 or 4 samples: the last axis, or the first where each colour has a plane of its own
 
 
 def is_tiff(file: str) -> bool:
@@ -42,7 +42,8 @@ def _open(file: str, with_voxels: bool) -> tuple[TiffHeader, NDArray[Any]]:
     try:
         with tifffile.TiffFile(file) as content:
             series = content.series[0]
-            header = TiffHeader(tuple(series.shape), series.axes.endswith("S") and series.shape[-1] in (3, 4))
+            axis = series.axes.rfind("S")
+            header = TiffHeader(tuple(series.shape), axis if axis >= 0 and series.shape[axis] in (3, 4) else None)
             voxels = np.asarray(series.asarray()) if with_voxels else np.empty(0)
     except Exception as error:  # a damaged TIFF raises nearly anything
         raise unreadable(file, error) from error

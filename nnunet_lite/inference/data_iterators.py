@@ -26,7 +26,7 @@ from nnunet_lite.utilities.parallel import Task, WorkerPool
 
 _LARGE = 2**26  # bytes; larger arrays go between processes as memory-mapped files, smaller ones through the pipe
 
-# Seconds, measured with images of 60,000 to 20,000,000 voxels: what a worker must save to be worth its start
+# Seconds of work a worker must take over to be worth its start: rough guesses, as are the costs per voxel below
 _WORKER_START = {"preprocessing": 1.5, "export": 3.0}
 
 
@@ -71,7 +71,9 @@ def preprocess_case(
     managers = (plans_manager, documents.configuration, documents.dataset_json)
     arguments: tuple[Any, ...] = (case.image, case.previous, dict(case.properties or {}), *managers)
     run = preprocessor.run_case_npy
-    if not isinstance(case.image, np.ndarray):
+    if isinstance(case.image, np.ndarray):
+        _check_array(case, documents.dataset_json)
+    else:
         run, arguments = preprocessor.run_case, (list(case.image), case.previous, *managers)
     takes_option = "with_class_locations" in inspect.signature(run).parameters  # one ported from upstream has it not
     data, seg, properties = run(*arguments, **({"with_class_locations": False} if takes_option else {}))
@@ -84,6 +86,28 @@ def preprocess_case(
         "data_properties": properties,
         "ofile": case.output,
     }
+
+
+def _check_array(case: CaseToPredict, dataset_json: Mapping[str, Any]) -> None:
+    """Raise DatasetError, naming the case, for an array that the model cannot be given."""
+    assert isinstance(case.image, np.ndarray)
+    shape, channels = case.image.shape, len(dataset_json.get("modality", dataset_json.get("channel_names")) or {})
+    if len(shape) != 4 or shape[0] != channels or 0 in shape:
+        raise DatasetError(
+            f"{case.name}: an array of shape {shape}; expected ({channels}, d0, d1, d2): the channels the model was "
+            "trained with, then three axes as its image reader returns them (2D images with d0 = 1)"
+        )
+    spacing: Any = (case.properties or {}).get("spacing")
+    if np.shape(spacing) != (3,) or not all(step > 0 for step in spacing):
+        raise DatasetError(
+            f"{case.name}: its properties have spacing {spacing}; expected three positive numbers in the order of the "
+            "array's axes, as the image reader returns them"
+        )
+    if isinstance(case.previous, np.ndarray) and case.previous.shape != (1, *shape[1:]):
+        raise DatasetError(
+            f"{case.name}: the previous stage's segmentation has shape {case.previous.shape}, "
+            f"expected {(1, *shape[1:])}"
+        )
 
 
 def hand_over(array: NDArray[Any], exchange_folder: str) -> NDArray[Any] | str:

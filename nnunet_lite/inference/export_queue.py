@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nnunet_lite.configuration import cpu_count
+from nnunet_lite.configuration import num_compute_threads
 from nnunet_lite.exceptions import StorageError
 from nnunet_lite.inference.data_iterators import ModelDocuments, hand_over
 from nnunet_lite.inference.export_prediction import (
@@ -73,7 +73,7 @@ class ExportQueue:
         array = logits.numpy()
         data = hand_over(array, self._folder.name) if self._processes else array
         task = Task(name, export_case, (data, dict(properties), self._documents, output, self._probabilities))
-        with num_threads(cpu_count() if not self._processes else torch.get_num_threads()):
+        with num_threads(num_compute_threads() if not self._processes else torch.get_num_threads()):
             self._cases.append((name, self._pool.submit(task)))
 
     def fail(self, name: str, error: Exception) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nnunet_lite.configuration import compile_requested, cpu_count, num_processes_default
+from nnunet_lite.configuration import compile_requested, num_compute_threads, num_processes_default
 from nnunet_lite.exceptions import ArgumentError, NumericalError, StorageError
 from nnunet_lite.inference.data_iterators import (
     CaseToPredict,
@@ -316,7 +316,7 @@ class nnUNetPredictor:
         case = CaseToPredict("image", input_image, segmentation_previous_stage, image_properties, output_file_truncated)
         item = preprocess_case(case, self._documents(), self.verbose_preprocessing)
         logits = self._predict_item(case.name, item)
-        with num_threads(cpu_count()):
+        with num_threads(num_compute_threads()):
             return export_case(
                 logits, item["data_properties"], self._documents(), output_file_truncated, save_or_return_probabilities
             )
@@ -359,6 +359,7 @@ class nnUNetPredictor:
 
     def _cases(self, arguments: Mapping[str, Any]) -> list[CaseToPredict]:
         """The cases left to do; everything is checked before anything is written."""
+        self.configuration_manager.require_classes()
         check_part(arguments["num_parts"], arguments["part_id"])
         ending = self.dataset_json["file_ending"]
         source = arguments["list_of_lists_or_source_folder"]
@@ -389,6 +390,7 @@ class nnUNetPredictor:
         return ModelDocuments(self.plans_manager.plans, self.configuration_manager, self.dataset_json)
 
     def _predict_cases(self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int) -> list[Any]:
+        self.configuration_manager.require_classes()
         heads = self.label_manager.num_segmentation_heads
         npp, nps = worthwhile_processes(npp, nps, cases, self._documents(), heads)
         processes = min(npp, len(cases))

@@ -36,6 +36,18 @@ def load_checkpoint(path: PathLike, map_location: str | torch.device = "cpu") ->
     Raises:
         CheckpointError: no such file, no checkpoint, truncated, or it holds objects that no checkpoint needs.
     """
+    content = read_checkpoint(path, map_location)
+    if not isinstance(content.get("network_weights"), Mapping):
+        raise CheckpointError(f"{path} can be read but is no nnU-Net checkpoint: it has no 'network_weights'")
+    return {**content, "network_weights": strip_prefixes(content["network_weights"])}
+
+
+def read_checkpoint(path: PathLike, map_location: str | torch.device = "cpu") -> Checkpoint:
+    """Read a dictionary that torch saved, whatever its keys; tensors and plain values only.
+
+    Raises:
+        CheckpointError: no such file, truncated, no dictionary, or it holds objects that no checkpoint needs.
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}{_siblings(path)}")
@@ -45,9 +57,9 @@ def load_checkpoint(path: PathLike, map_location: str | torch.device = "cpu") ->
             content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # a damaged file raises nearly anything
         raise CheckpointError(_refusal(path, error)) from error
-    if not isinstance(content, dict) or not isinstance(content.get("network_weights"), Mapping):
-        raise CheckpointError(f"{path} can be read but is no nnU-Net checkpoint: it has no 'network_weights'")
-    return {**content, "network_weights": strip_prefixes(content["network_weights"])}
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} can be read but is no checkpoint: it holds a {type(content).__name__}")
+    return content
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: PathLike) -> None:

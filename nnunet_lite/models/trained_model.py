@@ -25,6 +25,7 @@ Fold = int | str  # a number or "all"
 
 _FINAL = "checkpoint_final.pth"
 _SEPARATOR = "__"
+_FLAGS = ("-tr", "-p", "-c")  # of the commands that ask for a model by its name's parts
 
 
 class ModelName(NamedTuple):
@@ -51,11 +52,16 @@ def model_folder_name(trainer: str, plans: str, configuration: str) -> str:
 
 
 def parse_model_folder_name(name: str) -> ModelName:
-    """The inverse of `model_folder_name`. Raises ArgumentError for any other name."""
-    parts = name.split(_SEPARATOR)
-    if len(parts) != 3 or not all(parts):
+    """The inverse of `model_folder_name`; plans may hold the separator, too, as those for nnssl checkpoints do.
+
+    Raises:
+        ArgumentError: any other name.
+    """
+    trainer, _, rest = name.partition(_SEPARATOR)
+    plans, _, configuration = rest.rpartition(_SEPARATOR)
+    if not (trainer and plans and configuration):
         raise ArgumentError(f"{name!r} is no model folder; expected Trainer__Plans__Configuration")
-    return ModelName(*parts)
+    return ModelName(trainer, plans, configuration)
 
 
 def convert_trainer_plans_config_to_identifier(trainer_name: str, plans_identifier: str, configuration: str) -> str:
@@ -84,7 +90,7 @@ def parse_dataset_trainer_plans_configuration_from_path(path: PathLike) -> tuple
     """(dataset, trainer, plans, configuration) from any path inside a model folder. Raises ArgumentError."""
     parts = Path(path).parts
     for dataset, name in zip(parts[:-1], parts[1:], strict=True):
-        if dataset.startswith("Dataset") and name.count(_SEPARATOR) == 2:
+        if dataset.startswith("Dataset") and name.count(_SEPARATOR) >= 2:
             return (dataset, *parse_model_folder_name(name))
     raise ArgumentError(f"{path} lies in no model folder DatasetXXX_Name/Trainer__Plans__Configuration")
 
@@ -130,8 +136,16 @@ class TrainedModel:
 
     @staticmethod
     def find(dataset_name: str, trainer: str, plans: str, configuration: str) -> TrainedModel:
-        """The model below nnUNet_results; `dataset_name` is the folder's full name. Raises PathError."""
-        return TrainedModel(get_output_folder(dataset_name, trainer, plans, configuration))
+        """The model below nnUNet_results; `dataset_name` is the folder's full name.
+
+        Raises:
+            PathError: there is none; lists those of this dataset with the flags that name them.
+        """
+        folder = Path(get_output_folder(dataset_name, trainer, plans, configuration))
+        if not folder.is_dir():
+            wanted = ModelName(trainer, plans, configuration)
+            raise PathError(f"There is no model folder {folder}; {_models_with_flags(folder.parent, wanted)}")
+        return TrainedModel(folder)
 
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
@@ -261,6 +275,22 @@ def _find_trainer(name: str) -> Any:
             error,
         )
         return None
+
+
+def _models_with_flags(dataset_folder: Path, wanted: ModelName) -> str:
+    """The models of a dataset and the flags to give for each, those that need the fewest other flags first."""
+    found = []
+    for name in subdirs(dataset_folder, join=False) if dataset_folder.is_dir() else []:
+        if name.count(_SEPARATOR) == 2:
+            model = parse_model_folder_name(name)
+            flags = [f"{flag} {has}" for flag, has, asked in zip(_FLAGS, model, wanted, strict=True) if has != asked]
+            found.append((len(flags), f"{name} ({' '.join(flags)})"))
+    if not found:
+        train = (
+            f"nnUNetv2_train {dataset_folder.name} {wanted.configuration} FOLD -tr {wanted.trainer} -p {wanted.plans}"
+        )
+        return f"no model of {dataset_folder.name} was trained yet: {train}"
+    return f"trained were, with the flags to give: {', '.join(text for _, text in sorted(found))}"
 
 
 def _neighbours(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any, cast
@@ -65,6 +66,17 @@ class ConfigurationManager:
         """The class called `preprocessor_name`."""
         return find_class("preprocessor", self.preprocessor_name)
 
+    def require_classes(self) -> None:
+        """Look up every class and function that preprocessing and export take from this configuration.
+
+        Raises:
+            ExtensionError: one of them does not exist; said once here, where it would fail for each case.
+        """
+        for scheme in self.configuration.get("normalization_schemes", ()):
+            find_class("normalization", scheme)
+        for part in ("preprocessor_class", "resampling_fn_data", "resampling_fn_seg", "resampling_fn_probabilities"):
+            getattr(self, part)
+
     @property
     def batch_size(self) -> int:
         """Patches per training batch."""
@@ -117,6 +129,23 @@ class ConfigurationManager:
         if not isinstance(strides, (list, tuple)):
             raise PlansError(f"{self._named('strides')} is {short(strides)}, expected a list with one entry per stage")
         return cast("list[list[int]]", strides)
+
+    def require_poolable_patch(self) -> None:
+        """Check that a U-Net with these strides can put a patch together again after pooling it.
+
+        Raises:
+            PlansError: an edge of the patch is not divisible by the product of its strides.
+        """
+        strides, patch = self.network_arch_init_kwargs.get("strides") or [], self.patch_size
+        if not all(isinstance(stride, (list, tuple)) and len(stride) == len(patch) for stride in strides):
+            return
+        divisors = [math.prod(axis) for axis in zip(*strides, strict=True)] or [1] * len(patch)
+        if any(edge % divisor for edge, divisor in zip(patch, divisors, strict=True)):
+            nearest = [max(1, round(edge / divisor)) * divisor for edge, divisor in zip(patch, divisors, strict=True)]
+            raise PlansError(
+                f"Configuration {self.name or '(unnamed)'}: patch_size {list(patch)} must be divisible by {divisors}, "
+                f"the product of the network's strides per axis; the nearest that is: {nearest}"
+            )
 
     def _architecture(self, key: str) -> Any:
         architecture = mapping(self._get("architecture"), self._named("architecture"))

@@ -17,6 +17,8 @@ _KEYS = (
     "foreground_intensity_properties_per_channel",
 )
 
+_SMALLEST, _LARGEST = 1e-7, 1e7  # mm and voxels; beyond these planning would coarsen and shrink for ever
+
 
 @dataclass(frozen=True)
 class DatasetFingerprint:
@@ -45,6 +47,12 @@ class DatasetFingerprint:
         fraction(self.raw["median_relative_size_after_cropping"], f"{self.source}: median_relative_size_after_cropping")
         key = "foreground_intensity_properties_per_channel"
         statistics(self.raw[key], f"{self.source}: {key}")
+        for values in (*spacings, *shapes):
+            if not all(_SMALLEST <= value <= _LARGEST for value in values):
+                raise PlansError(
+                    f"{self.source} holds the spacing or shape {values}, expected three positive numbers "
+                    f"({_SMALLEST:g} to {_LARGEST:g}); correct that image and extract again with --clean"
+                )
 
     @classmethod
     def from_file(cls, path: PathLike) -> DatasetFingerprint:

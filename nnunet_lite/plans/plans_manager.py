@@ -52,6 +52,9 @@ def load_plans(path: PathLike) -> dict[str, Any]:
         raise PlansError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
     if not isinstance(plans, dict) or not isinstance(plans.get("configurations"), dict):
         raise PlansError(f"{path} is no plans file: it has no 'configurations'; plan the dataset again")
+    for name, configuration in plans["configurations"].items():
+        if not isinstance(configuration, dict):
+            raise PlansError(f"{path}: configuration {name!r} is {configuration!r}, expected keys and values in braces")
     return cast("dict[str, Any]", plans)
 
 

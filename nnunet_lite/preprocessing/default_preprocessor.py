@@ -101,6 +101,8 @@ class DefaultPreprocessor:
         data, properties = reader.read_images(list(image_files))
         seg = None if seg_file is None else reader.read_seg(seg_file)[0]
         with _naming(image_files[0]):
+            if type(self).run_case_npy is not DefaultPreprocessor.run_case_npy:  # one's own, with upstream's arguments
+                return self.run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
             return self._run(
                 data,
                 seg,

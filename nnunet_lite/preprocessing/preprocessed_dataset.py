@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
+import zipfile
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -67,6 +69,29 @@ class nnUNetBaseDataset(ABC):
     def get_identifiers(folder: PathLike) -> list[str]:
         """Sorted identifiers of all cases of a folder."""
 
+    def require_complete(self) -> None:
+        """Look at the files of every case without reading voxels: a training would meet a damaged one days later.
+
+        Raises:
+            DatasetError: files are missing or truncated; names the cases.
+        """
+        broken = [identifier for identifier in self.identifiers if not self._is_complete(identifier)]
+        if broken:
+            names = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
+            raise DatasetError(
+                f"{self.source_folder}: {len(broken)} of {len(self.identifiers)} cases are incomplete or damaged "
+                f"({names}); run nnUNetv2_preprocess again, it makes them anew and keeps the others"
+            )
+
+    def _is_complete(self, identifier: str) -> bool:
+        """Whether a case's own files are there and not truncated."""
+        file = Path(self.source_folder, f"{identifier}.pkl")
+        if not file.is_file() or file.stat().st_size == 0:
+            return False
+        with file.open("rb") as content:
+            content.seek(-1, os.SEEK_END)
+            return content.read() == pickle.STOP
+
     def load_properties(self, identifier: str) -> dict[str, Any]:
         """Properties of a case; the content of a few is kept, because loaders ask for them again and again."""
         if identifier in self._properties:
@@ -106,6 +131,14 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):
         if self.folder_with_segs_from_previous_stage is not None:
             previous = _open_b2nd(self._existing(self.folder_with_segs_from_previous_stage, f"{identifier}.b2nd"))
         return data, seg, previous
+
+    def _is_complete(self, identifier: str) -> bool:
+        try:
+            for part in ("", "_seg"):
+                _open_b2nd(self._existing(self.source_folder, f"{identifier}{part}.b2nd"))  # knows its own length
+        except DatasetError:
+            return False
+        return super()._is_complete(identifier)
 
     @staticmethod
     def save_case(
@@ -195,6 +228,12 @@ class nnUNetDatasetNumpy(nnUNetBaseDataset):
         if self.folder_with_segs_from_previous_stage is not None:
             previous = self._load(self.folder_with_segs_from_previous_stage, f"{identifier}.npy", archive, "seg")
         return data, seg, previous
+
+    def _is_complete(self, identifier: str) -> bool:
+        parts = [Path(self.source_folder, f"{identifier}{part}.npy") for part in ("", "_seg")]
+        unpacked = all(part.is_file() for part in parts)
+        archive = Path(self.source_folder, f"{identifier}.npz")
+        return (unpacked or zipfile.is_zipfile(archive)) and super()._is_complete(identifier)
 
     def _load(self, folder: PathLike, unpacked: str, archive: str, key: str) -> NDArray[Any]:
         file = self._existing(folder, unpacked, archive)

@@ -26,12 +26,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nnunet_lite.exceptions import ArgumentError, WorkerError
+from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
 from nnunet_lite.training.data_augmentation.transforms import SampleShape, Transform
 from nnunet_lite.training.data_loader import RawBatch, nnUNetDataLoader
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
-from nnunet_lite.utilities.parallel import describe, describe_exit, end_with_parent, environment
+from nnunet_lite.utilities.parallel import describe, describe_exit, end_with_parent, environment, leave_ctrl_c_to_parent
 
 _ALIGNMENT = 64  # bytes between arrays in shared memory
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS"), "1")
@@ -159,10 +159,13 @@ class _Plan(NamedTuple):
         return f"Batch {index} of epoch {epoch} (cases {', '.join(self.loader.case_ids(epoch, index))})"
 
     def failure(self, number: int, case: str, cause: str) -> WorkerError:
-        return WorkerError(
-            f"{self.describe(number)} could not be made: {case}: {cause}. "
-            "If the case is damaged, preprocess it again; if a transform of yours fails, correct it"
-        )
+        return WorkerError(f"{self.describe(number)} could not be made: {case}: {cause}")
+
+
+def _cause(error: Exception) -> str:
+    """An error with what to do about it; our own messages say so themselves."""
+    advice = ". If the case is damaged, preprocess it again; if a transform of yours fails, correct it"
+    return describe(error) + ("" if isinstance(error, nnUNetError) else advice)
 
 
 class _Inline:
@@ -175,7 +178,7 @@ class _Inline:
         try:
             return self._plan.make(number)
         except Exception as error:
-            raise self._plan.failure(number, self._plan.loader.current_key, describe(error)) from error
+            raise self._plan.failure(number, self._plan.loader.current_key, _cause(error)) from error
 
     def close(self) -> None:
         """Nothing to end."""
@@ -334,7 +337,7 @@ def _work(connection: Connection, slots: _Slots, payload: bytes) -> None:
         try:
             message: _Packed | _Failure = slots.pack(slot, plan.make(number))
         except Exception as error:
-            message = _Failure(plan.loader.current_key, describe(error), traceback.format_exc())
+            message = _Failure(plan.loader.current_key, _cause(error), traceback.format_exc())
         try:
             connection.send(message)
         except OSError:
@@ -343,7 +346,8 @@ def _work(connection: Connection, slots: _Slots, payload: bytes) -> None:
 
 def _leave_signals_to_the_parent() -> None:
     """Go on through Ctrl-C and a scheduler's signals to all processes: the parent decides and ends the workers."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    leave_ctrl_c_to_parent()
+    for name in ("SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 

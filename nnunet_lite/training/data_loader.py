@@ -1,10 +1,15 @@
-"""Draws training patches: which cases, where, what part is read; a batch depends on (seed, epoch, index) only."""
+"""Draws training patches: which cases, where, what part is read.
+
+`generate_batch` makes a batch that depends on (seed, epoch, index) only, for BatchIterator. `next(loader)` draws anew
+from numpy's global generator, which batchgenerators' augmenters seed in each of their processes.
+"""
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +17,7 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.training.data_augmentation.transforms import (
     Batch,
     Params,
@@ -61,16 +67,20 @@ class RawBatch(NamedTuple):
 
 
 def patch_bounds(
-    shape: Sequence[int], patch_size: Sequence[int], final_patch_size: Sequence[int]
+    shape: Sequence[int],
+    patch_size: Sequence[int],
+    final_patch_size: Sequence[int],
+    pad_sides: Sequence[int] | None = None,
 ) -> tuple[list[int], list[int]]:
     """Smallest and largest start (inclusive) of a random patch per axis, which may lie partly outside the image.
 
     nnU-Net v2 2.8.1 behaviour (spec 02, 3.5): the enlarged patch may leave the image by what it is larger than the
-    final patch, or by what the image is smaller than the patch.
+    final patch and by `pad_sides`, or by what the image is smaller than the patch.
     """
     lows, highs = [], []
-    for edge, patch, final in zip(shape, patch_size, final_patch_size, strict=True):
-        need = max(patch - final, patch - edge)
+    more = pad_sides or (0,) * len(patch_size)
+    for edge, patch, final, pad in zip(shape, patch_size, final_patch_size, more, strict=True):
+        need = max(patch - final + pad, patch - edge)
         lows.append(-need // 2)
         highs.append(edge + need // 2 + need % 2 - patch)
     return lows, highs
@@ -82,7 +92,7 @@ def is_forced_foreground(position: int, batch_size: int, oversample_percent: flo
 
 
 class nnUNetDataLoader:
-    """Makes batches of augmented patches.
+    """Makes batches of augmented patches; an endless iterator of them, too.
 
     Args:
         dataset: preprocessed cases (`identifiers`, `load_case`).
@@ -91,9 +101,14 @@ class nnUNetDataLoader:
         final_patch_size: size of the patch the network sees. Two axes with 3D cases mean slices.
         label_manager: tells whether there is an ignore label.
         oversample_foreground_percent: share of samples that must contain foreground.
+        sampling_probabilities: of each case, in the order of the dataset's identifiers; None for all alike.
+        pad_sides: voxels per axis by which random patches may leave the image further, both sides together.
         transforms: a pipeline, or any callable of `image` and `segmentation` that treats one sample; None for none.
         probabilistic_oversampling: decide for every sample by chance instead of taking the last of each batch.
-        seed: of everything random; None draws one, kept in the attribute `seed`.
+        seed: of everything random in `generate_batch`; None draws one, kept in the attribute `seed`.
+
+    Raises:
+        ArgumentError: not as many sampling probabilities as cases.
     """
 
     def __init__(
@@ -104,6 +119,8 @@ class nnUNetDataLoader:
         final_patch_size: Sequence[int],
         label_manager: Annotations,
         oversample_foreground_percent: float = 0.0,
+        sampling_probabilities: Sequence[float] | None = None,
+        pad_sides: Sequence[int] | None = None,
         transforms: Transform | UserTransform | None = None,
         probabilistic_oversampling: bool = False,
         seed: int | None = None,
@@ -116,16 +133,42 @@ class nnUNetDataLoader:
         self.patch_size = (*lead, *(int(edge) for edge in patch_size))
         self.final_patch_size = (*lead, *(int(edge) for edge in final_patch_size))
         self.oversample_foreground_percent = oversample_foreground_percent
+        cases = len(self.identifiers)
+        if sampling_probabilities is not None and len(sampling_probabilities) != cases:
+            raise ArgumentError(
+                f"{len(sampling_probabilities)} sampling_probabilities, expected one for each of {cases} cases"
+            )
+        self.sampling_probabilities = sampling_probabilities
+        self.pad_sides = None if pad_sides is None else ((0,) * self.slices + tuple(int(pad) for pad in pad_sides))
         self.transforms = transforms
         self.probabilistic_oversampling = probabilistic_oversampling
         self.seed = secrets.randbits(63) if seed is None else int(seed)
         self.has_ignore = bool(label_manager.has_ignore_label)
         self.annotated_classes_key: tuple[int, ...] = (-1, *(int(label) for label in label_manager.all_labels))
         self.current_key = ""
+        self.thread_id = 0
+        self._stream: tuple[int, Generator] | None = None  # of next(), with the process it belongs to
         self._locations = _LocationCache(_LOCATION_MEMORY)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_locations": _LocationCache(_LOCATION_MEMORY)}
+        return {**self.__dict__, "_stream": None, "_locations": _LocationCache(_LOCATION_MEMORY)}
+
+    def set_thread_id(self, thread_id: int) -> None:
+        """Called by batchgenerators' augmenters in each of their processes, after they have seeded numpy."""
+        self.thread_id = thread_id
+        self._stream = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return self.generate_train_batch()
+
+    def generate_train_batch(self) -> dict[str, Any]:
+        """A batch as of `generate_batch`, drawn anew at each call; a subclass may make its batches here."""
+        if self._stream is None or self._stream[0] != os.getpid():  # a forked process must not repeat its parent
+            self._stream = os.getpid(), np.random.default_rng(np.random.randint(2**32, size=4, dtype=np.uint64))
+        return self.augment(self._read(list(self._stream[1].spawn(self.batch_size + 1))))
 
     def generate_batch(self, epoch: int, index: int) -> dict[str, Any]:
         """Batch number `index` of an epoch.
@@ -143,7 +186,10 @@ class nnUNetDataLoader:
     @torch.no_grad()
     def read_batch(self, epoch: int, index: int) -> RawBatch:
         """Draw everything random of a batch and read what it needs of its cases."""
-        own, *generators = self._generators(epoch, index)
+        return self._read(self._generators(epoch, index))
+
+    def _read(self, generators: Sequence[Generator]) -> RawBatch:
+        own, *generators = generators
         keys = self._draw_cases(own)
         pairs = [self._read_sample(key, position, generators[position]) for position, key in enumerate(keys)]
         return RawBatch([source for source, _ in pairs], [params for _, params in pairs], keys)
@@ -190,7 +236,12 @@ class nnUNetDataLoader:
         return [np.random.default_rng(child) for child in (sequence, *sequence.spawn(self.batch_size))]
 
     def _draw_cases(self, rng: Generator) -> list[str]:
-        return [self.identifiers[i] for i in rng.integers(0, len(self.identifiers), size=self.batch_size)]
+        number, probabilities = len(self.identifiers), self.sampling_probabilities
+        if probabilities is None:
+            chosen = rng.integers(0, number, size=self.batch_size)
+        else:
+            chosen = rng.choice(number, size=self.batch_size, p=probabilities)
+        return [self.identifiers[i] for i in chosen]
 
     def _read_sample(self, key: str, position: int, rng: Generator) -> tuple[Source, Params]:
         self.current_key = key
@@ -256,7 +307,7 @@ class nnUNetDataLoader:
         There is no upper bound for patches centred on a voxel, as upstream has none.
         """
         rng = rng if rng is not None else np.random.default_rng()
-        lows, highs = patch_bounds(data_shape, self.patch_size, self.final_patch_size)
+        lows, highs = patch_bounds(data_shape, self.patch_size, self.final_patch_size, self.pad_sides)
         voxels = self._voxels_to_centre_on(force_fg, class_locations or {}, overwrite_class, verbose, rng)
         if voxels is None:
             starts = [int(rng.integers(low, high + 1)) for low, high in zip(lows, highs, strict=True)]

@@ -13,6 +13,7 @@ from nnunet_lite.utilities.files import copy_file, save_json
 from nnunet_lite.version import __version__
 
 _DATALOADERS = ("dataloader_train", "dataloader_val")
+_LOADER_NAMES = ("loader", "generator", "data_loader")  # ours, and those of batchgenerators' augmenters
 _LOADER_PARTS = ("num_workers", "num_processes", "transform")
 
 
@@ -30,7 +31,7 @@ def debug_information(trainer: Any) -> dict[str, str]:
     values["network"] = type(trainer.network).__name__
     for name in _DATALOADERS:
         iterator = getattr(trainer, name)
-        loader = getattr(iterator, "loader", None)
+        loader = next((getattr(iterator, part) for part in _LOADER_NAMES if hasattr(iterator, part)), None)
         found = {f"{name}.{part}": getattr(iterator, part, None) for part in _LOADER_PARTS}
         found |= {f"{name}.generator": loader, f"{name}.generator.transforms": getattr(loader, "transforms", None)}
         values |= {key: value for key, value in found.items() if value is not None}

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any
 
 from nnunet_lite.utilities.logging import logger
 
-EXIT_CODE = 85  # of a command whose training was ended on request and can be continued with --c
+EXIT_CODE = 85  # of a command whose training was ended on request and can be continued
 
 _SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")  # what clusters send before they kill, and Ctrl-C
 
 
 class TrainingInterrupted(SystemExit):
-    """Training ended on request after its state was saved; the process ends with code 85 unless somebody catches it."""
+    """Training ended on request after its state was saved; the process ends with code 85 unless somebody catches it.
 
-    def __init__(self) -> None:
+    Args:
+        flag: of nnUNetv2_train, with which the same command does what is left.
+    """
+
+    def __init__(self, flag: str = "--c") -> None:
         super().__init__(EXIT_CODE)
+        self.flag = flag
 
 
 class StopRequest:
@@ -26,8 +32,10 @@ class StopRequest:
     def __init__(self) -> None:
         self.received: str | None = None
         self._before: dict[int, Any] = {}
+        self._process = 0
 
     def __enter__(self) -> StopRequest:
+        self._process = os.getpid()
         for name in _SIGNALS:
             number = getattr(signal, name, None)
             if number is None:  # Windows has no SIGUSR1
@@ -46,8 +54,11 @@ class StopRequest:
         self._before.clear()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            signal.signal(number, self._before.get(number, signal.SIG_DFL))
+        in_worker = os.getpid() != self._process  # forked by a user's loader: what is saved is its parent's business
+        if in_worker and number != signal.SIGTERM:
+            return
+        if in_worker or self.received is not None:
+            signal.signal(number, signal.SIG_DFL if in_worker else self._before.get(number, signal.SIG_DFL))
             signal.raise_signal(number)
             return
         self.received = signal.Signals(number).name

@@ -144,7 +144,7 @@ def _check_cases(train: list[str], val: list[str], known: set[str], where: str) 
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise DatasetError(
             f"{where}: {len(missing)} cases have no preprocessed data ({names}); "
-            "preprocess them, or correct the file (deleting it makes a new split)"
+            "run nnUNetv2_preprocess (finished cases are kept), or correct the file (deleting it makes a new split)"
         )
     if not train:
         raise DatasetError(f"{where}: no training cases; correct the file, or delete it to get a new split")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nnunet_lite.configuration import cpu_count
+from nnunet_lite.configuration import num_compute_threads
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.utilities.logging import logger
 
@@ -41,8 +41,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def set_num_threads(device: torch.device) -> None:
-    """All usable cores for a CPU computation; one thread where the GPU computes and workers need the cores."""
-    torch.set_num_threads(cpu_count() if device.type != "cuda" else 1)
+    """The threads of a CPU computation; one where the GPU computes and workers need the cores."""
+    torch.set_num_threads(num_compute_threads() if device.type != "cuda" else 1)
 
 
 @contextlib.contextmanager

@@ -116,17 +116,28 @@ def _storage_problem(target: Path, error: Exception) -> str | None:
 
     Image and compression libraries report a full disk as some error of their own, so the disk itself is asked.
     """
-    number = error.errno if isinstance(error, OSError) else None
+    number = _error_number(error)
     if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and _disk_is_full(target.parent)):
         return (
             f"No space left on the disk of {target.parent}: {target.name} was not written; "
-            "free some space and run the same command again, finished work is kept"
+            "free some space and run the same command again"
         )
+    if number == errno.EFBIG:
+        return f"{target} is larger than a file may be here (ulimit -f, or the disk's format); name another folder"
     if number in (errno.EEXIST, errno.ENOTDIR) and not target.parent.is_dir():
         file = next((parent for parent in target.parents if parent.is_file()), target.parent)
         return f"{target} cannot be written: {file} is a file, expected a folder; name another one"
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{target} cannot be written: {os.strerror(number)}; check the permissions of {target.parent}"
+    return None
+
+
+def _error_number(error: BaseException | None) -> int | None:
+    """The system's number of an error, or of the one during whose handling it arose."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.errno
+        error = error.__cause__ or error.__context__
     return None
 
 

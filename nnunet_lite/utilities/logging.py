@@ -23,4 +23,15 @@ def log_to_console(level: int = logging.INFO) -> None:
     """Send the package's messages to the terminal (called once by every command)."""
     if not any(isinstance(handler, _Console) for handler in logger.handlers):
         logger.addHandler(_Console())
+        _keep_others_from_repeating()
     logger.setLevel(level)
+
+
+def _keep_others_from_repeating() -> None:
+    """Give the root logger a handler, before a library's `logging.debug` gives it one that repeats our messages."""
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler()
+        handler.setLevel(logging.WARNING)
+        handler.addFilter(lambda record: record.name != logger.name)
+        root.addHandler(handler)

@@ -122,7 +122,9 @@ def summary_of(failures: list[Outcome], total: int) -> Exception:
     if len(failures) == 1 and isinstance(first, nnUNetError):
         return first
     kind = type(first) if isinstance(first, nnUNetError) else WorkerError
-    lines = [f"  {failure.name}: {describe(failure.error)}" for failure in sorted(failures)]
+    failures = sorted(failures, key=lambda failure: failure.name)
+    texts = [describe(failure.error).removeprefix(f"{failure.name}: ") for failure in failures]
+    lines = [f"  {failure.name}: {text}" for failure, text in zip(failures, texts, strict=True)]
     return kind("\n".join([f"{len(failures)} of {total} cases failed:", *lines]))
 
 
@@ -360,8 +362,11 @@ def _run_inline(job: _Job) -> None:
 
 @contextlib.contextmanager
 def environment(changes: dict[str, str]) -> Iterator[None]:
-    """Environment of processes started within the block. Thread counts must stand there before numpy is imported."""
-    with _environment_lock:
+    """Environment of processes started within the block. Thread counts must stand there before numpy is imported.
+
+    These processes do not see Ctrl-C until they call `leave_ctrl_c_to_parent`: it would end them in their imports.
+    """
+    with _environment_lock, _ctrl_c_blocked():
         before = {name: os.environ.get(name) for name in changes}
         os.environ.update(changes)
         try:
@@ -374,9 +379,29 @@ def environment(changes: dict[str, str]) -> Iterator[None]:
                     os.environ[name] = value
 
 
+@contextlib.contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Blocked in this thread and in the processes it starts; what arrives meanwhile is delivered afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_ctrl_c_to_parent() -> None:
+    """Called by a worker: Ctrl-C reaches the parent, which ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def _work(connection: Connection, threads: int) -> None:
     """Main function of a worker: take tasks from the pipe until the other end goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
+    leave_ctrl_c_to_parent()
     end_with_parent()
     while True:
         try:

@@ -56,6 +56,16 @@ _EVALUATION = [
     ("--chill", FLAG),
 ]
 
+_PRETRAINED = [
+    ("-n", None, *_STRING, REQUIRED),
+    ("--pretraining_name", None, *_STRING, REQUIRED),
+    ("-pc", None, *_STRING, REQUIRED),
+    ("--pretrained_checkpoint", None, *_STRING, REQUIRED),
+    ("-np", None, *_INT, 4),
+    ("--verbose", FLAG),
+    ("--overwrite_pp", FLAG),
+]
+
 UPSTREAM: dict[str, list[tuple[Any, ...]]] = {
     "planning:extract_fingerprint_entry": [
         DATASETS,
@@ -87,6 +97,26 @@ UPSTREAM: dict[str, list[tuple[Any, ...]]] = {
         ("-np", "+", *_INTS, None),
         ("--verbose", FLAG),
         ("--no_pbar", FLAG),
+    ],
+    "planning:move_plans_between_datasets_entry": [
+        ("-s", None, ["4"], 4, REQUIRED),
+        ("-t", None, ["Dataset005_A"], "Dataset005_A", REQUIRED),
+        ("-sp", None, *_STRING, REQUIRED),
+        ("-tp", None, *_STRING, None),
+    ],
+    "planning:preprocess_like_nnssl_entry": [
+        ("-d", None, ["4"], 4, REQUIRED),
+        *_PRETRAINED,
+        ("-am", None, ["fixed"], "fixed", "default_nnunet"),
+        ("--adaptation_mode", None, ["no_resample"], "no_resample", "default_nnunet"),
+        ("-os", "+", ["3", "1", "1"], [3.0, 1.0, 1.0], None),
+        ("--override_spacing", "+", ["3", "1", "1"], [3.0, 1.0, 1.0], None),
+    ],
+    "planning:plan_like_dynamic_entry": [
+        ("-d", None, ["4"], 4, REQUIRED),
+        *_PRETRAINED,
+        ("-pl", None, *_STRING, "nnUNetPlans"),
+        ("--plans_identifier", None, *_STRING, "nnUNetPlans"),
     ],
     "training:train_entry": [
         ("dataset_name_or_id", None, *_STRING, REQUIRED),
@@ -123,18 +153,43 @@ UPSTREAM: dict[str, list[tuple[Any, ...]]] = {
         ("-l", "+", *_INTS, REQUIRED),
         ("-il", None, *_INT, None),
     ],
+    "conversion:convert_msd_dataset_entry": [
+        ("-i", None, *_STRING, REQUIRED),
+        ("-overwrite_id", None, *_INT, None),
+        NP,
+    ],
+    "conversion:convert_old_dataset_entry": [
+        ("input_folder", None, *_STRING, REQUIRED),
+        ("output_dataset_name", None, *_STRING, REQUIRED),
+    ],
+    "overlays:plot_overlay_pngs_entry": [
+        ("-d", None, ["4"], 4, REQUIRED),
+        ("-o", None, *_STRING, REQUIRED),
+        NP,
+        ("-channel_idx", None, *_INT, 0),
+        ("--use_raw", FLAG),
+        ("-p", None, *_STRING, "nnUNetPlans"),
+        ("-c", None, *_STRING, None),
+        ("-overlay_intensity", None, *_FLOAT, 0.6),
+    ],
 }
 
 OURS: dict[str, set[str]] = {  # long flags whose defaults change nothing
     "planning:extract_fingerprint_entry": {"--max-ram"},
-    "planning:plan_experiment_entry": set(),
+    "planning:plan_experiment_entry": {"--dry-run"},
     "planning:preprocess_entry": {"--max-ram"},
     "planning:plan_and_preprocess_entry": {"--max-ram"},
+    "planning:move_plans_between_datasets_entry": {"--overwrite"},
+    "planning:preprocess_like_nnssl_entry": set(),
+    "planning:plan_like_dynamic_entry": set(),
     "training:train_entry": {"--epochs", "--iterations", "--seed", "--precision", "--overwrite"},
     "inference:predict_entry": {"--precision", "--max-ram"},
     "inference:predict_from_modelfolder_entry": {"--c", "--precision", "--max-ram"},
     "evaluation:evaluate_folder_entry": set(),
     "evaluation:evaluate_simple_entry": set(),
+    "conversion:convert_msd_dataset_entry": {"--max-ram"},
+    "conversion:convert_old_dataset_entry": set(),
+    "overlays:plot_overlay_pngs_entry": {"--contours", "--legend", "--overwrite", "--max-ram"},
 }
 NEUTRAL = (None, False, "auto")
 ROWS = [

@@ -139,6 +139,20 @@ def test_spleen(plan: Any) -> None:
     assert lowres["median_image_size_in_voxels"] == [100, 275, 275]
 
 
+@pytest.mark.parametrize(("cases", "steps"), [(SPLEEN, 21), (cube(256, 100), 8), (cube(300, 100), 14)])
+def test_steps_to_the_lowres_spacing(plan: Any, nnunet_folders: Any, cases: Any, steps: int) -> None:
+    plan(cases)
+    planner = ExperimentPlanner("Dataset001_A")
+    planner.plan_experiment()
+    assert len([spacing for spacing in planner.notes if len(spacing) == 3]) == steps + 1
+
+
+def test_a_lowres_that_gains_too_little_is_dropped(plan: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "nnunet_lite"):
+        plan(cube(230, 100))
+    assert "No 3d_lowres: [198, 198, 198] is more than half" in caplog.text
+
+
 def test_target_spacing_never_gets_finer_than_the_other_axes(plan: Any) -> None:
     shapes = [(60, 512, 512)] * 50 + [(400, 512, 512)] * 10
     plans = plan((shapes, [(5, 0.78, 0.78)] * 50 + [(0.7, 0.7, 0.7)] * 10))
@@ -451,6 +465,40 @@ def test_a_planner_of_ones_own_sets_attributes_as_upstreams_do(plan: Any) -> Non
     assert fullres["architecture"]["network_class_name"].endswith("Network")
     assert architecture(plans, "3d_fullres")["features_per_stage"][0] == 16
     assert set(architecture(plans, "3d_fullres")["n_conv_per_stage"]) == {1}
+
+
+def test_plans_without_raw_images(plan: Any, nnunet_folders: Any) -> None:
+    """With raw data on another machine: dataset.json of an earlier planning and the fingerprint are enough."""
+    before = plan(HIPPOCAMPUS)
+    shutil.rmtree(nnunet_folders.raw / "Dataset001_A")
+    after = ExperimentPlanner("Dataset001_A").plan_experiment()
+    assert after == before
+
+
+def test_a_search_of_ones_own_gets_what_upstream_passes(plan: Any) -> None:
+    """Arrays that can be computed with, and the cache that upstream's signature demands."""
+    seen: list[Any] = []
+
+    class Mine(ExperimentPlanner):
+        def get_plans_for_configuration(  # type: ignore[override]
+            self,
+            spacing: Any,
+            median_shape: Any,
+            data_identifier: str,
+            approximate_n_voxels_dataset: float,
+            _cache: Any,
+        ) -> dict[str, Any]:
+            seen.append((1 / spacing, np.array(median_shape) / 2, _cache))
+            return super().get_plans_for_configuration(
+                spacing, median_shape, data_identifier, approximate_n_voxels_dataset, _cache
+            )
+
+    plans = plan(cube(256, 100), Mine)
+    assert len(seen) == 2 + 8
+    assert {type(value) for value in plans["configurations"]["3d_lowres"]["spacing"]} == {float}
+    kwargs = architecture(plans, "3d_fullres")
+    name = plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"]
+    assert Mine.static_estimate_VRAM_usage([128] * 3, 1, 3, name, kwargs, ("conv_op",)) == 452_796_416
 
 
 def test_planning_needs_no_torch() -> None:

@@ -153,3 +153,14 @@ def test_recorded_fingerprint(dataset, nnunet_folders, shared_data, goldens, mon
     properties = "foreground_intensity_properties_per_channel"
     for channel, values in expected[properties].items():
         assert found[properties][channel] == pytest.approx(values, rel=1e-3)
+
+
+def test_steps_of_upstreams_extractor_that_nobody_calls_are_named(nnunet_folders, caplog):
+    class Mine(DatasetFingerprintExtractor):
+        @staticmethod
+        def collect_foreground_intensities(segmentation, images, seed=1234, num_samples=10000):
+            raise AssertionError
+
+    make_dataset(nnunet_folders.raw, 901, "Tiny", n=1)
+    Mine(901, 0, show_progress=False).run()
+    assert "Mine defines collect_foreground_intensities, which is not called here" in caplog.text

@@ -8,6 +8,7 @@ from nnunet_lite.experiment_planning.network_topology import (
     determine_topology,
     estimate_feature_maps,
     get_pool_and_conv_props,
+    get_shape_must_be_divisible_by,
     pad_shape,
 )
 
@@ -106,3 +107,28 @@ def test_feature_map_estimates(patch: tuple[int, ...], strides: str, labels: int
     }
     assert estimate_feature_maps(patch, labels, plain_kwargs) == plain
     assert estimate_feature_maps(patch, labels, residual_kwargs) == residual
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [
+        ((160, 192, 160), 1_066_156_800),
+        ((160, 192, 128), 852_925_440),
+        ((128, 192, 128), 682_340_352),
+        ((128, 160, 128), 568_616_960),
+        ((128, 128, 128), 454_893_568),
+    ],
+)
+def test_estimates_on_the_way_to_the_brain_tumour_patch(patch: tuple[int, ...], expected: int) -> None:
+    """Four labels, counted as keys of dataset.json: background and three regions."""
+    kwargs = {
+        "features_per_stage": [32, 64, 128, 256, 320, 320],
+        "strides": digits("111,5x222"),
+        "n_conv_per_stage": [2] * 6,
+        "n_conv_per_stage_decoder": [2] * 5,
+    }
+    assert estimate_feature_maps(patch, 4, kwargs) == expected
+
+
+def test_divisors_under_upstreams_name() -> None:
+    assert list(get_shape_must_be_divisible_by([3, 4, 4])) == [8, 16, 16]

@@ -150,6 +150,17 @@ def test_reference_labels_are_copied_where_newer(nnunet_folders: Any) -> None:
     assert kept.stat().st_ino == before
 
 
+def test_reference_labels_of_cases_that_left_are_removed(nnunet_folders: Any) -> None:
+    name = planned(nnunet_folders)
+    copies = nnunet_folders.preprocessed / name / "gt_segmentations"
+    api.copy_reference_labels(name, SimpleITKIO())
+    (copies / "notes.txt").touch()
+    for file in ("imagesTr/case_04_0000.nii.gz", "labelsTr/case_04.nii.gz"):
+        (nnunet_folders.raw / name / file).unlink()
+    api.copy_reference_labels(name, SimpleITKIO())
+    assert sorted(os.listdir(copies)) == [f"case_{i:02d}.nii.gz" for i in (0, 1, 2, 3, 5)] + ["notes.txt"]
+
+
 def test_the_spacing_beside_a_tiff_goes_with_it(nnunet_folders: Any) -> None:
     name = planned(nnunet_folders)
     labels = nnunet_folders.raw / name / "labelsTr"
@@ -163,6 +174,10 @@ def test_the_spacing_beside_a_tiff_goes_with_it(nnunet_folders: Any) -> None:
     api.copy_reference_labels(name, Tiff3DIO())
     copies = nnunet_folders.preprocessed / name / "gt_segmentations"
     assert (copies / "case_04.json").read_text() == '{"spacing": [3, 1, 1]}'
+    for file in ("imagesTr/case_04_0000.tif", "labelsTr/case_04.tif"):
+        (nnunet_folders.raw / name / file).unlink()
+    api.copy_reference_labels(name, Tiff3DIO())
+    assert sorted(os.listdir(copies)) == [f"case_{i:02d}.tif" for i in (0, 1, 2, 3, 5)]
 
 
 def test_planning_passes_on_only_what_is_given(nnunet_folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +212,17 @@ def test_planning_passes_on_only_what_is_given(nnunet_folders: Any, monkeypatch:
     ]
 
 
+def test_advice_comes_after_what_stands_in_the_way(nnunet_folders: Any, caplog: pytest.LogCaptureFixture) -> None:
+    name = planned(nnunet_folders)
+    (nnunet_folders.preprocessed / name / "dataset_fingerprint.json").unlink()
+    with caplog.at_level(logging.INFO, "nnunet_lite"), pytest.raises(PlansError, match="fingerprint"):
+        api.plan_experiments([1])
+    assert "residual encoder" not in caplog.text
+
+
 def test_what_planning_refuses(nnunet_folders: Any) -> None:
     planned(nnunet_folders)
-    with pytest.raises(ExtensionError, match="ResEncS.*there are: .*nnUNetPlannerResEncXL.*, ExperimentPlanner"):
+    with pytest.raises(ExtensionError, match="ResEncS.*the closest are: .*nnUNetPlannerResEncXL"):
         api.plan_experiments([1], "nnUNetPlannerResEncS")
     with pytest.raises(ExtensionError, match="is no planner"):
         api.plan_experiments([1], "find_patch_size")
@@ -254,8 +277,10 @@ def test_commands_one_by_one_by_name(nnunet_folders: Any) -> None:
     ("entry", "arguments", "message"),
     [
         ("plan_experiment_entry", ["-d", "7"], "7"),
-        ("plan_experiment_entry", ["-d", "1", "-pl", "Nobody"], "there are: "),
+        ("plan_experiment_entry", ["-d", "1", "-pl", "Nobody"], "the closest are: "),
         ("plan_experiment_entry", ["-d", "1", "-overwrite_target_spacing", "1", "1"], "three positive numbers"),
+        ("plan_experiment_entry", ["-d", "1", "-overwrite_plans_name", "dataset"], "another file"),
+        ("plan_experiment_entry", ["-d", "1", "-overwrite_plans_name", "a/b"], "without folder"),
         ("preprocess_entry", ["-d", "1", "-c", "5d"], "none of the configurations 5d"),
         ("preprocess_entry", ["-d", "1", "-plans_name", "nobodys"], "no plans 'nobodys'"),
     ],

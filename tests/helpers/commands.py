@@ -17,11 +17,17 @@ ENTRIES = {
     "nnUNetv2_plan_experiment": "planning:plan_experiment_entry",
     "nnUNetv2_preprocess": "planning:preprocess_entry",
     "nnUNetv2_plan_and_preprocess": "planning:plan_and_preprocess_entry",
+    "nnUNetv2_move_plans_between_datasets": "planning:move_plans_between_datasets_entry",
+    "nnUNetv2_preprocess_like_nnssl": "planning:preprocess_like_nnssl_entry",
+    "nnUNetv2_plan_like_dynamic": "planning:plan_like_dynamic_entry",
     "nnUNetv2_train": "training:train_entry",
     "nnUNetv2_predict": "inference:predict_entry",
     "nnUNetv2_predict_from_modelfolder": "inference:predict_from_modelfolder_entry",
     "nnUNetv2_evaluate_folder": "evaluation:evaluate_folder_entry",
     "nnUNetv2_evaluate_simple": "evaluation:evaluate_simple_entry",
+    "nnUNetv2_convert_MSD_dataset": "conversion:convert_msd_dataset_entry",
+    "nnUNetv2_convert_old_nnUNet_dataset": "conversion:convert_old_dataset_entry",
+    "nnUNetv2_plot_overlay_pngs": "overlays:plot_overlay_pngs_entry",
 }
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import tifffile
@@ -82,7 +86,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     with pytest.raises(DatasetError, match="transparency"):
         NaturalImage2DIO().read_images([str(tmp_path / "la.png")])
     rgb = save(tmp_path, "rgb.png", RGB)
-    with pytest.raises(DatasetError, match="colour image of 3 channels"):
+    with pytest.raises(DatasetError, match="3 values per voxel.*a label map has one"):
         NaturalImage2DIO().read_seg(rgb)
     noise = np.random.default_rng(0).integers(0, 255, (200, 200)).astype(np.uint8)
     for name in ("t.png", "t.tif", "t.bmp"):
@@ -95,3 +99,40 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
         file.unlink()
         with pytest.raises(DatasetError, match="does not exist"):
             NaturalImage2DIO().read_images([str(file)])
+
+
+def test_planes_of_colours_in_a_tiff_are_colours(tmp_path):
+    tifffile.imwrite(tmp_path / "p.tif", RGB.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    file = str(tmp_path / "p.tif")
+    np.testing.assert_array_equal(NaturalImage2DIO().read_images([file])[0][:, 0], RGB.transpose(2, 0, 1))
+    assert NaturalImage2DIO().read_header(file).shape == (3, 1, 4, 5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "uint32", "float32", "float64"])
+def test_tiff_of_any_type(tmp_path, dtype):
+    pixels = (GRAY * 3).astype(dtype) / (2 if dtype.startswith("f") else 1)
+    tifffile.imwrite(tmp_path / "a.TIF", pixels.astype(dtype))
+    np.testing.assert_array_equal(NaturalImage2DIO().read_images([str(tmp_path / "a.TIF")])[0][0, 0], pixels)
+
+
+def test_one_bit_png(tmp_path):
+    Image.fromarray(GRAY > 99).save(tmp_path / "b.png")
+    file = str(tmp_path / "b.png")
+    np.testing.assert_array_equal(NaturalImage2DIO().read_images([file])[0][0, 0], GRAY > 99)
+    seg, _ = NaturalImage2DIO().read_seg(file)
+    assert seg.dtype == np.uint8 and sorted(np.unique(seg)) == [0, 1]
+
+
+def test_colours_of_16_bits_are_warned_about(tmp_path, caplog):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in RGB.astype(np.uint16) * 257)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0))
+    (tmp_path / "deep.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    with caplog.at_level(logging.WARNING, "nnunet_lite"):
+        data, _ = NaturalImage2DIO().read_images([str(tmp_path / "deep.png")])
+    np.testing.assert_array_equal(data[:, 0], RGB.transpose(2, 0, 1))
+    assert "deep.png: 16 bits per colour" in caplog.text

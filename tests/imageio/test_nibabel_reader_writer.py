@@ -11,6 +11,7 @@ import pytest
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunet_lite.utilities.files import load_pickle, save_pickle
 
 AFFINES = {
     "diagonal": np.diag([0.5, 0.6, 3.0, 1]),
@@ -89,3 +90,44 @@ def test_2d_and_missing_files_are_refused(tmp_path):
 def test_properties_of_another_reader_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="reader"):
         NibabelIO().write_seg(np.zeros((1, 2, 3), int), str(tmp_path / "s.nii.gz"), {"spacing": [1, 1, 1]})
+
+
+@pytest.mark.parametrize("reader", [NibabelIO, NibabelIOWithReorient])
+def test_channels_of_every_kind_equal_those_of_simpleitk(tmp_path, reader):
+    channels = np.arange(72, dtype=np.uint8).reshape(4, 3, 2, 3)
+    colours = channels.copy().view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    for array in (channels, channels[:, :, :, None], colours):
+        file = write(tmp_path / "a.nii.gz", array, np.diag([0.5, 0.6, 3.0, 1]))
+        data, properties = reader().read_images([file])
+        np.testing.assert_array_equal(data, channels.transpose(3, 2, 1, 0))
+        assert reader().read_header(file) == (data.shape, tuple(properties["spacing"]))
+    trailing = write(tmp_path / "t.nii.gz", channels[..., :1, None], np.eye(4))
+    assert reader().read_seg(trailing)[0].shape == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("reader", [NibabelIO, NibabelIOWithReorient])
+def test_images_that_are_neither_volumes_nor_channels(tmp_path, reader):
+    file = write(tmp_path / "five.nii.gz", np.zeros((2, 3, 4, 5, 2), np.uint8), np.eye(4))
+    with pytest.raises(DatasetError, match="5 dimensions"):
+        reader().read_images([file])
+    file = write(tmp_path / "complex.nii.gz", np.zeros((2, 3, 4), np.complex64), np.eye(4))
+    with pytest.raises(DatasetError, match="complex numbers"):
+        reader().read_images([file])
+
+
+def test_nifti_2_can_be_read_and_its_label_map_written(tmp_path):
+    array = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
+    nib.save(nib.Nifti2Image(array, AFFINES["permuted"]), tmp_path / "a.nii.gz")
+    seg, properties = NibabelIO().read_seg(str(tmp_path / "a.nii.gz"))
+    assert "nifti_header" not in properties
+    NibabelIO().write_seg(seg[0], str(tmp_path / "s.nii.gz"), properties)
+    written = nib.load(tmp_path / "s.nii.gz")
+    np.testing.assert_array_equal(np.asanyarray(written.dataobj), array)
+    np.testing.assert_allclose(written.affine, AFFINES["permuted"], atol=1e-6)
+
+
+def test_properties_that_upstream_pickled_are_written(tmp_path):
+    properties = {"nibabel_stuff": {"original_affine": AFFINES["flipped"]}, "spacing": [3.0, 0.6, 0.5]}
+    save_pickle(properties, tmp_path / "case.pkl")
+    NibabelIO().write_seg(np.ones((2, 3, 4), int), str(tmp_path / "s.nii.gz"), load_pickle(tmp_path / "case.pkl"))
+    np.testing.assert_allclose(nib.load(tmp_path / "s.nii.gz").affine, AFFINES["flipped"], atol=1e-6)

@@ -44,6 +44,35 @@ def test_unknown_ending_lists_the_known(ending):
         determine_reader_writer_from_file_ending(ending)
 
 
+@pytest.mark.parametrize(
+    ("ending", "advice"),
+    [
+        (".jpg", "Lossy.*png"),
+        (".JPEG", "Lossy.*png"),
+        (".dcm", "DICOM.*dcm2niix"),
+        (".mhd", ".mha"),
+        ("nii.gz", "with its dot"),
+        (".xyz", "reader of your own"),
+    ],
+)
+def test_unknown_ending_says_what_to_do(ending, advice):
+    with pytest.raises(DatasetError, match=advice):
+        determine_reader_writer_from_file_ending(ending)
+
+
+def test_image_that_simpleitk_refuses_is_left_to_nibabel(tmp_path):
+    nib = pytest.importorskip("nibabel")
+    file = str(tmp_path / "a_0000.nii.gz")
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.3
+    for image in (
+        nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), sheared),
+        nib.Nifti2Image(np.zeros((2, 3, 4), np.uint8), np.eye(4)),
+    ):
+        nib.save(image, file)
+        assert determine_reader_writer_from_file_ending(".nii.gz", file).__name__ == "NibabelIO"
+
+
 @pytest.mark.parametrize(("name", "endings"), READERS_BY_ENDING)
 def test_table_agrees_with_the_classes(name, endings):
     assert find_reader_writer(name).supported_file_endings == endings
@@ -56,6 +85,7 @@ def test_table_agrees_with_the_classes(name, endings):
         ((5, 6, 3), "minisblack", "Tiff3DIO"),
         ((5, 6), "minisblack", "NaturalImage2DIO"),
         ((5, 6, 3), "rgb", "NaturalImage2DIO"),
+        ((3, 6, 7), "minisblack", "Tiff3DIO"),
     ],
 )
 def test_tif_is_decided_by_its_tags(tmp_path, shape, photometric, name):

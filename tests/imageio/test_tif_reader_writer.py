@@ -62,3 +62,15 @@ def test_ending_and_dimensions_are_checked(tmp_path):
     with pytest.raises(DatasetError, match="three axes"):
         Tiff3DIO().read_images([str(tmp_path / "flat.tif")])
     assert Tiff3DIO().companion_files(str(tmp_path / "flat.tif")) == []
+
+
+def test_2d_colour_image_is_no_stack(tmp_path):
+    tifffile.imwrite(tmp_path / "rgb.tiff", np.zeros((5, 6, 3), np.uint8), photometric="rgb")
+    for read in (Tiff3DIO().read_header, lambda file: Tiff3DIO().read_images([file])):
+        with pytest.raises(DatasetError, match=r"rgb\.tiff: a colour image of 5 x 6 pixels.*NaturalImage2DIO"):
+            read(str(tmp_path / "rgb.tiff"))
+
+
+def test_three_slices_tagged_as_planes_of_colour_are_slices(tmp_path):
+    tifffile.imwrite(tmp_path / "s.tiff", STACK.astype(np.uint8), photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(Tiff3DIO().read_images([str(tmp_path / "s.tiff")])[0][0], STACK)

@@ -194,6 +194,13 @@ def test_two_dimensional_configuration_keeps_the_distance_of_slices():
     assert seg.shape == (3, 8, 8) and np.mean(seg == nearest) > 0.8
 
 
+def test_a_configuration_that_keeps_every_spacing():
+    """`spacing: [null, null, null]`, as plans of nnUNetv2_preprocess_like_nnssl may have it."""
+    logits = torch.randn((2, 3, 4, 5), generator=torch.Generator().manual_seed(0))
+    seg = convert(logits, plans([None, None, None]), labels_of(2), uncropped((3, 4, 5), [9.0, 1.0, 0.7]))
+    assert np.array_equal(seg, logits.numpy().argmax(0))
+
+
 @pytest.mark.parametrize(("count", "dtype"), [(255, np.uint8), (256, np.uint16)])
 def test_type_of_labels(count, dtype):
     logits = torch.zeros((count, 1, 1, 2))

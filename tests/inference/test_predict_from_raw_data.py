@@ -11,7 +11,7 @@ import torch
 from helpers.models import write_model
 
 from nnunet_lite.cli.inference import predict_from_modelfolder_entry
-from nnunet_lite.exceptions import ArgumentError, CheckpointError, DatasetError, NumericalError
+from nnunet_lite.exceptions import ArgumentError, CheckpointError, DatasetError, ExtensionError, NumericalError
 from nnunet_lite.inference import data_iterators
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_lite.utilities.files import load_json
@@ -133,6 +133,22 @@ def test_arrays(model, images, tmp_path):
         predictor.predict_from_list_of_npy_arrays([image, image], None, [properties], None)
 
 
+@pytest.mark.parametrize(
+    ("shape", "properties", "expected"),
+    [
+        ((4, 5, 6), {"spacing": [1, 1, 1]}, r"shape \(4, 5, 6\); expected \(1, d0, d1, d2\)"),
+        ((0, 4, 5, 6), {"spacing": [1, 1, 1]}, r"shape \(0, 4, 5, 6\)"),
+        ((2, 4, 5, 6), {"spacing": [1, 1, 1]}, r"expected \(1, d0"),
+        ((1, 4, 5, 6), {}, "spacing None; expected three"),
+        ((1, 4, 5, 6), {"spacing": [1, 1]}, r"spacing \[1, 1\]"),
+        ((1, 4, 5, 6), {"spacing": [1, 0, 1]}, "three positive"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_one_line(model, shape, properties, expected):
+    with pytest.raises(DatasetError, match=expected):
+        predictor_of(model, 0).predict_single_npy_array(np.ones(shape, np.float32), properties)
+
+
 def test_parts_and_continuing(model, images, tmp_path):
     out = tmp_path / "out"
     predictor = predictor_of(model, 0)
@@ -239,3 +255,20 @@ def test_missing_fold(model):
 def test_a_step_that_cannot_work_is_refused_at_once(step):
     with pytest.raises(ArgumentError, match="tile step size"):
         nnUNetPredictor(tile_step_size=step, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("preprocessor_name", "LostOne"),
+        ("normalization_schemes", ["LostOne"]),
+        ("resampling_fn_probabilities", "LostOne"),
+    ],
+)
+def test_a_class_nobody_has_is_said_once_before_a_case_is_read(model, images, tmp_path, monkeypatch, key, value):
+    monkeypatch.setattr("nnunet_lite.inference.predict_from_raw_data.find_cases", None)  # must not be reached
+    predictor = predictor_of(model, 0)
+    predictor.configuration_manager.configuration[key] = value
+    with pytest.raises(ExtensionError, match="LostOne"):
+        predictor.predict_from_files(images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -106,3 +106,11 @@ def test_damaged_outputs_are_not_done(tmp_path, caplog):
     (tmp_path / "a.npz").write_bytes(content)
     assert not is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=True)
     assert "a.npz is damaged" in caplog.text
+
+
+def test_a_misnamed_file_names_its_folder_once(tmp_path):
+    for file in ("a_0000.nii.gz", "scan.nii.gz"):
+        (tmp_path / file).touch()
+    with pytest.raises(DatasetError) as error:
+        find_cases(tmp_path, None, ONE)
+    assert str(error.value).startswith(f"{tmp_path}: 1 file (scan.nii.gz) named otherwise than CASE_0000.nii.gz")

@@ -23,11 +23,13 @@ def test_names_and_paths(nnunet_folders):
     name = model_folder_name("nnUNetTrainer", "nnUNetPlans", "3d_fullres")
     assert name == "nnUNetTrainer__nnUNetPlans__3d_fullres"
     assert parse_model_folder_name(name) == ("nnUNetTrainer", "nnUNetPlans", "3d_fullres")
+    pretrained = "ptPlans__mae____Spacing__1.00_1.00_1.00___Norm__Z_Z"
+    assert parse_model_folder_name(f"T__{pretrained}__3d_fullres") == ("T", pretrained, "3d_fullres")
     folder = get_output_folder("Dataset001_X", "T", "P", "2d", 3)
     assert folder == str(nnunet_folders.results / "Dataset001_X" / "T__P__2d" / "fold_3")
     assert parse_dataset_trainer_plans_configuration_from_path(folder) == ("Dataset001_X", "T", "P", "2d")
     assert folds_tuple_to_string((0, 1, "all")) == "0_1_all" and folds_string_to_tuple("0_1_all") == (0, 1, "all")
-    for wrong in ("nnUNetTrainer", "a__b__c__d", "____"):
+    for wrong in ("nnUNetTrainer", "a__b", "____"):
         with pytest.raises(ArgumentError, match="Trainer__Plans__Configuration"):
             parse_model_folder_name(wrong)
     with pytest.raises(ArgumentError, match="lies in no model folder"):
@@ -84,6 +86,20 @@ def test_folder_that_is_no_model(folder, tmp_path):
     (folder / "plans.json").unlink()
     with pytest.raises(PathError, match=r"no plans\.json; it holds: dataset\.json"):
         TrainedModel(folder)
+
+
+def test_models_under_other_flags_are_listed_with_them(nnunet_folders):
+    dataset = nnunet_folders.results / "Dataset001_X"
+    with pytest.raises(PathError, match=r"no model of Dataset001_X was trained yet: nnUNetv2_train Dataset001_X 2d "):
+        TrainedModel.find("Dataset001_X", "nnUNetTrainer", "nnUNetPlans", "2d")
+    for name in ("Mine__nnUNetPlans__2d", "nnUNetTrainer__ResEnc__3d_fullres", "ensembles"):
+        (dataset / name).mkdir(parents=True)
+    with pytest.raises(PathError) as error:
+        TrainedModel.find("Dataset001_X", "nnUNetTrainer", "nnUNetPlans", "2d")
+    assert str(error.value).endswith(
+        "trained were, with the flags to give: Mine__nnUNetPlans__2d (-tr Mine), "
+        "nnUNetTrainer__ResEnc__3d_fullres (-p ResEnc -c 3d_fullres)"
+    )
 
 
 def test_folds(folder):

@@ -32,6 +32,38 @@ def test_a_dict_is_not_modified_and_unknown_keys_survive() -> None:
     assert manager.plans["my own"] == {"a": [1]}
 
 
+@pytest.mark.parametrize(
+    ("patch", "strides", "nearest"),
+    [
+        ([40, 56, 40], [[1, 1, 1], [2, 2, 2], [1, 2, 2]], None),
+        ([40, 50, 3], [[1, 1, 1], [2, 2, 2], [1, 2, 2]], "[40, 48, 4]"),
+        ([41, 51], [], None),
+        ([41, 51], [1, 2], None),  # one number for all axes is not looked into
+    ],
+)
+def test_a_patch_that_cannot_be_pooled_is_named(patch: list[int], strides: list[Any], nearest: str | None) -> None:
+    plans = make_plans(x={"patch_size": patch, "architecture": {"arch_kwargs": {"strides": strides}}})
+    configuration = PlansManager(plans).get_configuration("x")
+    if nearest is None:
+        configuration.require_poolable_patch()
+        return
+    with pytest.raises(PlansError, match="Configuration x: patch_size") as error:
+        configuration.require_poolable_patch()
+    assert "divisible by [2, 4, 4]" in str(error.value) and nearest in str(error.value)
+
+
+def test_a_configuration_that_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "plans.json"
+    file.write_text(json.dumps(make_plans(mine=["inherits_from", "3d_fullres"])))
+    with pytest.raises(PlansError, match="configuration 'mine' is .* expected keys and values"):
+        PlansManager(file)
+
+
+def test_a_parent_that_is_no_name() -> None:
+    with pytest.raises(PlansError, match=r"'x' inherits from \[1\], which does not exist"):
+        PlansManager(make_plans(x={"inherits_from": [1]})).get_configuration("x")
+
+
 def test_inheritance_golden_facts() -> None:
     manager = PlansManager(
         make_plans(x={"inherits_from": "3d_fullres", "batch_size": 4}, y={"inherits_from": "x", "spacing": [2, 2, 2]})

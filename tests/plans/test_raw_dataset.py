@@ -83,7 +83,8 @@ def test_same_name_in_several_folders_is_one_dataset(nnunet_folders):
 
 
 def test_unset_variable_is_named(monkeypatch):
-    monkeypatch.delenv("nnUNet_raw", raising=False)
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(variable, raising=False)
     with pytest.raises(PathError, match="nnUNet_raw"):
         RawDataset.load("Dataset004_A")
 

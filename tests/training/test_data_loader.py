@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -12,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
-from nnunet_lite.exceptions import WorkerError
+from nnunet_lite.exceptions import ArgumentError, WorkerError
 from nnunet_lite.training.batch_workers import BatchIterator
 from nnunet_lite.training.data_augmentation.augmentation_geometry import configure_augmentation
 from nnunet_lite.training.data_augmentation.pipelines import get_training_transforms, get_validation_transforms
@@ -285,6 +287,46 @@ def test_transforms_that_cannot_be_pickled_run_in_threads(caplog: pytest.LogCapt
         first = next(batches)
     assert torch.equal(first["data"], loader().generate_batch(0, 0)["data"])
     assert caplog.text.count("runs in threads") == 1
+
+
+def test_sampling_probabilities_and_pad_sides() -> None:
+    loader = make_loader((8, 8, 8), (8, 8, 8), sampling_probabilities=[0.0, 0.25, 0.75], pad_sides=(4, 0, 0), seed=1)
+    drawn = [key for index in range(200) for key in loader.case_ids(0, index)]
+    assert set(drawn) == {"b", "c"}
+    assert 0.65 < drawn.count("c") / len(drawn) < 0.85
+    firsts = np.array([loader.get_bbox((18, 20, 22), False, None)[0] for _ in range(300)])
+    assert firsts.min(0).tolist() == [-2, 0, 0]
+    assert firsts.max(0).tolist() == [12, 12, 14]
+    with pytest.raises(ArgumentError, match="2 sampling_probabilities.*3 cases"):
+        make_loader((8, 8, 8), (8, 8, 8), sampling_probabilities=[0.5, 0.5])
+
+
+def test_next_draws_anew_from_numpys_global_generator() -> None:
+    def batches(number: int, seed: int, thread: int | None = None) -> list[torch.Tensor]:
+        np.random.seed(seed)
+        if thread is not None:
+            loader.set_thread_id(thread)
+        return [batch["data"] for batch in itertools.islice(loader, number)]
+
+    loader = default_loader()
+    first, second = batches(2, 5)
+    assert not torch.equal(first, second)
+    again = batches(2, 5, thread=0)  # a worker has set numpy's seed before
+    assert torch.equal(first, again[0])
+    assert torch.equal(second, again[1])
+    assert not torch.equal(first, batches(1, 6, thread=1)[0])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # their thread's end
+def test_processes_of_batchgenerators_do_not_repeat_each_other() -> None:
+    loader = default_loader()
+    next(loader)  # upstream's trainers draw a batch before the workers are forked
+    augmenter = NonDetMultiThreadedAugmenter(loader, None, 3, num_cached=3, wait_time=0.002)
+    try:
+        drawn = [next(augmenter)["data"] for _ in range(9)]
+    finally:
+        augmenter._finish()
+    assert len({float(data.sum()) for data in drawn}) == 9
 
 
 def test_per_sample_callables() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -64,6 +65,13 @@ def test_a_failure_does_not_stop_the_others_and_is_listed(processes: int) -> Non
         collect(outcomes.values())
     assert "bad: image is broken" in str(error.value)
     assert "zero: ZeroDivisionError" in str(error.value)
+
+
+def test_a_message_that_begins_with_its_case_does_not_name_it_twice() -> None:
+    tasks = [Task(name, fail, (f"{name}: image is broken",)) for name in ("b", "a")]
+    with pytest.raises(DatasetError) as error:
+        collect(run_tasks(tasks, 0, show_progress=False))
+    assert str(error.value).splitlines() == ["2 of 2 cases failed:", "  a: image is broken", "  b: image is broken"]
 
 
 def test_a_single_failure_is_raised_as_it_is() -> None:
@@ -167,3 +175,14 @@ def test_a_script_with_an_unprotected_main_part_ends_with_advice(tmp_path: Path)
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode != 0
     assert "if __name__ == '__main__'" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows sends Ctrl-C otherwise")
+def test_ctrl_c_while_a_worker_starts_is_left_to_the_parent() -> None:
+    process = multiprocessing.get_context("spawn").Process(target=square, args=(2,))
+    with parallel.environment({}):
+        process.start()
+    os.kill(process.pid or 0, signal.SIGINT)  # while it imports
+    process.join(60)
+    assert process.exitcode == 0
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())  # and here it works as before

@@ -21,8 +21,17 @@ class AugmentationGeometry(NamedTuple):
     mirror_axes: tuple[int, ...]
 
 
-def configure_augmentation(patch_size: Sequence[int]) -> AugmentationGeometry:
+def configure_augmentation(
+    patch_size: Sequence[int],
+    allow_dummy_2d: bool = True,
+    scale_range: tuple[float, float] = INITIAL_PATCH_SCALE_RANGE,
+) -> AugmentationGeometry:
     """Geometry of the default augmentation for a 2D or 3D patch (nnU-Net v2 2.8.1 behaviour).
+
+    Args:
+        patch_size: final patch, 2 or 3 axes.
+        allow_dummy_2d: whether slices of strongly anisotropic 3D patches are rotated within their plane only.
+        scale_range: zoom that the enlarged patch provides for.
 
     Raises:
         PlansError: the patch has neither two nor three axes.
@@ -34,10 +43,10 @@ def configure_augmentation(patch_size: Sequence[int]) -> AugmentationGeometry:
         dummy_2d = False
         degrees = 15 if max(patch) / min(patch) > 1.5 else 180
     else:
-        dummy_2d = max(patch) / patch[0] > ANISO_THRESHOLD
+        dummy_2d = allow_dummy_2d and max(patch) / patch[0] > ANISO_THRESHOLD
         degrees = 180 if dummy_2d else 30
     rotation = (-degrees / 360 * 2 * pi, degrees / 360 * 2 * pi)
-    initial = get_patch_size(patch, rotation, rotation, rotation, INITIAL_PATCH_SCALE_RANGE)
+    initial = get_patch_size(patch, rotation, rotation, rotation, scale_range)
     if dummy_2d:
         initial = (patch[0], *initial[1:])
     return AugmentationGeometry(rotation, dummy_2d, initial, tuple(range(len(patch))))

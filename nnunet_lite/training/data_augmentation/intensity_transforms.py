@@ -109,13 +109,27 @@ class GaussianNoiseTransform(IntensityTransform):
 
 
 class GaussianBlurTransform(IntensityTransform):
-    """Blurs with a truncated Gaussian whose sigma (voxels) is drawn anew for every channel and axis."""
+    """Blurs with a truncated Gaussian whose sigma (voxels) is drawn anew for every channel and axis.
 
-    def __init__(self, blur_sigma: tuple[float, float] = (0.5, 1.0), p_per_channel: float = 0.5) -> None:
+    Args:
+        blur_sigma: range of sigma.
+        p_per_channel: probability of each channel to be changed.
+        synchronize_axes: one sigma for all axes of a channel.
+    """
+
+    def __init__(
+        self,
+        blur_sigma: tuple[float, float] = (0.5, 1.0),
+        p_per_channel: float = 0.5,
+        synchronize_axes: bool = False,
+    ) -> None:
         super().__init__(p_per_channel)
         self.blur_sigma = blur_sigma
+        self.synchronize_axes = synchronize_axes
 
     def draw(self, rng: Generator, shape: SampleShape) -> tuple[float, ...]:
+        if self.synchronize_axes:
+            return (float(rng.uniform(*self.blur_sigma)),) * len(shape.spatial)
         return tuple(float(rng.uniform(*self.blur_sigma)) for _ in shape.spatial)
 
     def compute(self, channels: Tensor, values: list[tuple[float, ...]]) -> Tensor:
@@ -173,11 +187,23 @@ class MultiplicativeBrightnessTransform(IntensityTransform):
 
 
 class ContrastTransform(IntensityTransform):
-    """Stretches each channel about its mean, clipped to the range it had."""
+    """Stretches each channel about its mean.
 
-    def __init__(self, contrast_range: tuple[float, float] = (0.75, 1.25)) -> None:
-        super().__init__()
+    Args:
+        contrast_range: range of the factor.
+        p_per_channel: probability of each channel to be changed.
+        preserve_range: clip to the range the channel had.
+    """
+
+    def __init__(
+        self,
+        contrast_range: tuple[float, float] = (0.75, 1.25),
+        p_per_channel: float = 1,
+        preserve_range: bool = True,
+    ) -> None:
+        super().__init__(p_per_channel)
         self.contrast_range = contrast_range
+        self.preserve_range = preserve_range
 
     def draw(self, rng: Generator, shape: SampleShape) -> tuple[float, ...]:
         return (split_factor(rng, *self.contrast_range),)
@@ -186,6 +212,8 @@ class ContrastTransform(IntensityTransform):
         mean = channels.mean(_axes(channels), keepdim=True)
         low, high = channels.amin(_axes(channels), keepdim=True), channels.amax(_axes(channels), keepdim=True)
         channels.sub_(mean).mul_(_column(values, 0, channels)).add_(mean)
+        if not self.preserve_range:
+            return channels
         return torch.minimum(torch.maximum(channels, low, out=channels), high, out=channels)
 
 

@@ -33,6 +33,9 @@ class SpatialTransform(Transform):
         scaling: range of the isotropic factor; above 1 shrinks the content.
         dummy_2d: leave the first of three axes alone and treat all slices alike.
         mode_seg: "bilinear" (the label with the largest interpolated share) or "nearest".
+        mode_image: "bilinear" or "nearest".
+        p_rot_per_axis: probability of each axis to be rotated about, when rotating.
+        synchronize_scaling: one factor for all axes.
     """
 
     def __init__(
@@ -45,9 +48,13 @@ class SpatialTransform(Transform):
         scaling: tuple[float, float] = (0.7, 1.4),
         dummy_2d: bool = False,
         mode_seg: str = "bilinear",
+        mode_image: str = "bilinear",
+        p_rot_per_axis: float = 1,
+        synchronize_scaling: bool = True,
     ) -> None:
-        if mode_seg not in ("bilinear", "nearest"):
-            raise ArgumentError(f"mode_seg={mode_seg!r}: expected 'bilinear' or 'nearest'")
+        for name, mode in (("mode_seg", mode_seg), ("mode_image", mode_image)):
+            if mode not in ("bilinear", "nearest"):
+                raise ArgumentError(f"{name}={mode!r}: expected 'bilinear' or 'nearest'")
         self.patch_size = tuple(int(edge) for edge in patch_size)
         self.p_rotation = p_rotation
         self.rotation = rotation
@@ -55,21 +62,26 @@ class SpatialTransform(Transform):
         self.scaling = scaling
         self.dummy_2d = dummy_2d
         self.mode_seg = mode_seg
+        self.mode_image = mode_image
+        self.p_rot_per_axis = p_rot_per_axis
+        self.synchronize_scaling = synchronize_scaling
 
     def make_params(self, rng: Generator, shape: SampleShape) -> Params:
         """The matrix from offsets in the final patch to offsets in the source, or None for a pure crop.
 
         Draws in upstream's order: the third decision (elastic deformation, never used there) and the one about equal
-        factors on all axes (always made so) have no effect.
+        factors on all axes have no effect.
         """
         rotate, zoom, _ = (rng.uniform() for _ in range(3))
         axes = len(self.patch_size) - self.dummy_2d
-        angles, scale = [0.0] * axes, 1.0
+        angles, scale = [0.0] * axes, np.ones(axes)
         if rotate < self.p_rotation:
             angles = [float(rng.uniform(*self.rotation)) for _ in range(axes)]
+            if self.p_rot_per_axis < 1:
+                angles = [angle if rng.uniform() < self.p_rot_per_axis else 0.0 for angle in angles]
         if zoom < self.p_scaling:
             rng.uniform()
-            scale = float(rng.uniform(*self.scaling))
+            scale *= rng.uniform(*self.scaling, size=1 if self.synchronize_scaling else axes)
         if rotate >= self.p_rotation and zoom >= self.p_scaling:
             return None
         return rotation_matrix(angles) * scale
@@ -115,7 +127,7 @@ class SpatialTransform(Transform):
             self.patch_size[first:],
         )
         planes = image.flatten(0, first), labels.flatten(0, first)
-        new_image, new_labels = resample(planes[0], planes[1], sampling, self.mode_seg)
+        new_image, new_labels = resample(planes[0], planes[1], sampling, self.mode_seg, self.mode_image)
         return (
             new_image.view(image.shape[0], *self.patch_size),
             new_labels.view(labels.shape[0], *self.patch_size),
@@ -176,11 +188,14 @@ class _Positions(NamedTuple):
     nearest: Tensor
 
 
-def resample(image: Tensor, labels: Tensor, sampling: _Sampling, mode_seg: str) -> tuple[Tensor, Tensor]:
+def resample(
+    image: Tensor, labels: Tensor, sampling: _Sampling, mode_seg: str, mode_image: str
+) -> tuple[Tensor, Tensor]:
     """Sample an image (C, *source) linearly and label maps (S, *source) by the largest interpolated share.
 
-    Outside the source lies 0 for images, and for label maps the label -1, which takes part in the contest. The cost
-    does not depend on the number of labels: only cells with more than one label at their corners are interpolated.
+    With "nearest" the value or label of the nearest voxel is taken. Outside the source lies 0 for images, and for
+    label maps the label -1, which takes part in the contest. The cost does not depend on the number of labels: only
+    cells with more than one label at their corners are interpolated.
     """
     padded = tuple(size + 4 for size in sampling.source_size)
     strides = [prod(padded[axis + 1 :]) for axis in range(len(padded))]
@@ -197,7 +212,10 @@ def resample(image: Tensor, labels: Tensor, sampling: _Sampling, mode_seg: str) 
         where = _positions(sampling, strides, first, last, image.device)
         span = slice(first * plane, last * plane)
         for channel, values in enumerate(images):
-            new_image[channel, span] = _interpolate(values, where, strides)
+            if mode_image == "nearest":
+                new_image[channel, span] = values.index_select(0, where.nearest)
+            else:
+                new_image[channel, span] = _interpolate(values, where, strides)
         for channel, values in enumerate(maps):
             if mode_seg == "nearest":
                 new_labels[channel, span] = values.index_select(0, where.nearest)

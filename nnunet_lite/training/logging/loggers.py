@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from nnunet_lite.exceptions import CheckpointError
+from nnunet_lite.exceptions import CheckpointError, StorageError
 from nnunet_lite.training.logging.progress_figure import draw_progress
 from nnunet_lite.utilities.files import PathLike, to_plain, write_text
 from nnunet_lite.utilities.logging import logger
@@ -133,7 +135,8 @@ class MetaLogger:
         start = time.monotonic()
         if not force and (start - self._figure_time) * _FIGURE_SHARE < self._figure_cost:
             return
-        draw_progress(self.my_fantastic_logging, self.local_logger.complete_epochs(), output_folder)
+        with _only_a_warning():
+            draw_progress(self.my_fantastic_logging, self.local_logger.complete_epochs(), output_folder)
         self._figure_time = time.monotonic()
         self._figure_cost = self._figure_time - start
 
@@ -145,7 +148,8 @@ class MetaLogger:
             row = {key: curves[key][epoch] for key in KEYS if not key.startswith("epoch_")}
             seconds = curves["epoch_end_timestamps"][epoch] - curves["epoch_start_timestamps"][epoch]
             lines.append(json.dumps({"epoch": epoch, **row, "seconds": round(seconds, 3)}))
-        write_text("".join(f"{line}\n" for line in lines), path)
+        with _only_a_warning():
+            write_text("".join(f"{line}\n" for line in lines), path)
 
     def get_checkpoint(self) -> dict[str, list[Any]]:
         """What is stored in a checkpoint."""
@@ -158,3 +162,12 @@ class MetaLogger:
 
 def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else to_plain(value)
+
+
+@contextlib.contextmanager
+def _only_a_warning() -> Iterator[None]:
+    """For files that a training can do without."""
+    try:
+        yield
+    except StorageError as error:
+        logger.warning("%s; the training goes on", error)

@@ -114,16 +114,22 @@ class DC_and_BCE_loss(nn.Module):
         if self.use_ignore_label:
             mask = ~target[:, -1:].bool()
             target = target[:, :-1]
-        dice: torch.Tensor = self.dc(logits, target, loss_mask=mask)
-        entropy: torch.Tensor = self.ce(logits, target.float())
-        if mask is not None:
-            entropy = (entropy * mask).sum() / mask.sum().clamp_min(1e-8)
-        return self.weight_ce * entropy + self.weight_dice * dice
+        loss = logits.new_zeros(())
+        if self.weight_dice != 0:
+            loss = loss + self.weight_dice * self.dc(logits, target, loss_mask=mask)
+        if self.weight_ce != 0:
+            entropy: torch.Tensor = self.ce(logits, target.float())
+            if mask is not None:
+                entropy = (entropy * mask).sum() / mask.sum().clamp_min(1e-8)
+            loss = loss + self.weight_ce * entropy
+        return loss
 
 
-def default_loss(label_manager: LabelManager, batch_dice: bool, ddp: bool) -> DC_and_CE_loss | DC_and_BCE_loss:
+def default_loss(
+    label_manager: LabelManager, batch_dice: bool, ddp: bool, smooth: float = 1e-5
+) -> DC_and_CE_loss | DC_and_BCE_loss:
     """nnU-Net's loss for one resolution: with BCE where heads are regions, else with cross entropy."""
-    dice = {"batch_dice": batch_dice, "do_bg": label_manager.has_regions, "smooth": 1e-5, "ddp": ddp}
+    dice = {"batch_dice": batch_dice, "do_bg": label_manager.has_regions, "smooth": smooth, "ddp": ddp}
     ignore = label_manager.ignore_label
     if label_manager.has_regions:
         return DC_and_BCE_loss({}, dice, use_ignore_label=ignore is not None)

@@ -28,10 +28,14 @@ class PolyLRScheduler:
         if current_step is None or current_step == -1:
             current_step = self.ctr
         self.ctr = current_step + 1
-        new_lr = self.initial_lr * (1 - current_step / self.max_steps) ** self.exponent
+        new_lr = self.learning_rate(current_step)
         for group in self.optimizer.param_groups:
             group["lr"] = new_lr
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def learning_rate(self, current_step: int) -> float:
+        """Learning rate of an epoch."""
+        return float(self.initial_lr * (1 - current_step / self.max_steps) ** self.exponent)
 
     def get_last_lr(self) -> list[float]:
         """Learning rate of each parameter group."""

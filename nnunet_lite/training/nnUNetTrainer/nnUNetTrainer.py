@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from nnunet_lite.configuration import compile_requested
-from nnunet_lite.exceptions import WorkerError
+from nnunet_lite.exceptions import StorageError, nnUNetError
 from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint, unwrap
 from nnunet_lite.models.network import build_network
 from nnunet_lite.models.trained_model import get_output_folder
@@ -209,6 +209,7 @@ class nnUNetTrainer(TrainingData):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """A network without final nonlinearity; prediction calls this too, without deep supervision."""
+        configuration_manager.require_poolable_patch()
         return build_network(
             configuration_manager.network_arch_class_name,
             configuration_manager.network_arch_init_kwargs,
@@ -227,6 +228,10 @@ class nnUNetTrainer(TrainingData):
         loss = default_loss(self.label_manager, self.configuration_manager.batch_dice, self.is_ddp)
         if self._do_i_compile():
             loss.dc = cast("nn.Module", torch.compile(loss.dc))
+        return self._deeply_supervised(loss)
+
+    def _deeply_supervised(self, loss: nn.Module) -> nn.Module:
+        """The loss of one resolution over all of them, if deep supervision is on."""
         if (scales := self._get_deep_supervision_scales()) is None:
             return loss
         lowest = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
@@ -365,9 +370,10 @@ class nnUNetTrainer(TrainingData):
         if (epoch + 1) % self.save_every == 0 and epoch != self.num_epochs - 1:
             self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
         ema = float(self.logger.get_value("ema_fg_dice", epoch))
-        if self._best_ema is None or not ema <= self._best_ema:
-            self._best_ema = ema if np.isfinite(ema) else None
-            self.print_to_log_file(f"Yayy! New best EMA pseudo Dice: {round(ema, 4)}")
+        if self._best_ema is None or ema > self._best_ema:
+            if np.isfinite(ema):  # it is not as long as no validation batch has held foreground
+                self._best_ema = ema
+                self.print_to_log_file(f"Yayy! New best EMA pseudo Dice: {round(ema, 4)}")
             self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_best.pth"))
         if self.local_rank == 0:
             self.logger.plot_progress_png(self.output_folder, force=False)
@@ -383,7 +389,10 @@ class nnUNetTrainer(TrainingData):
         if self.disable_checkpointing:
             self.print_to_log_file("No checkpoint written, checkpointing is disabled")
             return
-        save_checkpoint(training_state(self), filename)
+        try:
+            save_checkpoint(training_state(self), filename)
+        except StorageError as error:
+            raise StorageError(f"{error} (with --c it goes on from the last checkpoint)") from error
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | str) -> None:
         """Restore the whole state from a file or its content; the device stays this trainer's.
@@ -415,8 +424,8 @@ class nnUNetTrainer(TrainingData):
                 self.on_epoch_end()
             self.on_train_end()
         if self._stop.received is not None:  # too late to stop in an epoch; the final validation is left
-            self.print_to_log_file("Stopped on request; validate with the same command and --val")
-            raise TrainingInterrupted
+            self.print_to_log_file("Stopped on request; the final validation is left")
+            raise TrainingInterrupted("--val")
 
     def _train_steps(self) -> list[StepOutput]:
         for _ in steps_of_epoch(len(self.epoch_outputs), self.num_iterations_per_epoch, "Training"):
@@ -431,13 +440,13 @@ class nnUNetTrainer(TrainingData):
         """The next batch; a request to stop or a failed worker ends the training here, with its state saved."""
         if self._stop.received is None:
             try:
-                return next(loader)
-            except WorkerError:
+                return self._draw(loader)
+            except nnUNetError:
                 if self._stop.received is None:
                     self._save_interrupted()
                     raise
         self._save_interrupted()
-        self.print_to_log_file("Stopped on request; continue with the same command and --c")
+        self.print_to_log_file("Stopped on request; the state is saved")
         raise TrainingInterrupted
 
     def _save_interrupted(self) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from nnunet_lite.configuration import num_processes_data_augmentation
+from nnunet_lite.exceptions import WorkerError, nnUNetError
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
-from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
+from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunet_lite.training import splits
 from nnunet_lite.training.batch_distribution import share_of_batch
 from nnunet_lite.training.batch_workers import BatchIterator
@@ -25,6 +26,8 @@ from nnunet_lite.training.loss import deep_supervision
 from nnunet_lite.training.online_evaluation import StepOutput
 from nnunet_lite.training.trainer_state import stream_seed
 from nnunet_lite.utilities.distributed import world_size
+from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.parallel import describe
 
 
 class TrainingData:
@@ -53,6 +56,7 @@ class TrainingData:
     current_epoch: int
     epoch_outputs: list[StepOutput]
     dataset_class: Any
+    dataset_json: dict[str, Any]
     preprocessed_dataset_folder: str
     preprocessed_dataset_folder_base: str
     folder_with_segs_from_previous_stage: str | None
@@ -129,13 +133,23 @@ class TrainingData:
             self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         identifiers = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
         file = os.path.join(self.preprocessed_dataset_folder_base, splits.SPLITS_FILE)
+        expected = self.dataset_json.get("numTraining")
+        if isinstance(expected, int) and len(identifiers) < expected and not os.path.exists(file):
+            logger.warning(
+                "%d cases are preprocessed, dataset.json speaks of %d; if preprocessing was interrupted, finish it and "
+                "delete %s, which is made of those that are there",
+                *(len(identifiers), expected, file),
+            )
         return splits.do_split(self.fold, identifiers, file)
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """Datasets of the training and the validation cases."""
+        """Datasets of the training and the validation cases, which are looked at once."""
         previous = self.folder_with_segs_from_previous_stage
         keys = self.do_split()
         datasets = [self.dataset_class(self.preprocessed_dataset_folder, cases, previous) for cases in keys]
+        for dataset in datasets:
+            if isinstance(dataset, nnUNetBaseDataset):  # a user's may be of another kind
+                dataset.require_complete()
         return datasets[0], datasets[1]
 
     def get_dataloaders(self) -> tuple[Any, Any]:
@@ -194,6 +208,16 @@ class TrainingData:
         if isinstance(target, list):
             return data, [level.to(self.device, non_blocking=True) for level in target]
         return data, target.to(self.device, non_blocking=True)
+
+    @staticmethod
+    def _draw(loader: Any) -> Any:
+        """The next batch; a loader of the user's may raise anything."""
+        try:
+            return next(loader)
+        except nnUNetError:
+            raise
+        except Exception as error:
+            raise WorkerError(f"{type(loader).__name__} gave no batch: {describe(error)}") from error
 
     def _close_dataloaders(self) -> None:
         for loader in (self.dataloader_train, self.dataloader_val):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,15 @@ import torch
 from conftest import Folders
 from helpers import tiny_training
 
-from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError, PlansError, WorkerError
+from nnunet_lite.exceptions import (
+    ArgumentError,
+    CheckpointError,
+    DatasetError,
+    PathError,
+    PlansError,
+    StorageError,
+    WorkerError,
+)
 from nnunet_lite.extensions import find_class
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.training.interruption import TrainingInterrupted
@@ -304,6 +317,107 @@ def test_trainer_of_a_user(dataset: Folders, tmp_path: Path, monkeypatch: pytest
     assert _final(trainer)["trainer_name"] == "MyTrainer"
     with pytest.raises(ArgumentError, match="fold"):
         get_trainer_from_args(tiny_training.NAME, "2d", "-1", device=CPU)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # their thread's end
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_trainer_of_upstream_that_builds_its_loaders(
+    dataset: Folders, monkeypatch: pytest.MonkeyPatch, processes: str
+) -> None:
+    monkeypatch.setenv("nnUNet_extTrainer", str(Path(tiny_training.__file__).parent / "trainers"))
+    monkeypatch.setenv("nnUNet_n_proc_DA", processes)
+    trainer = get_trainer_from_args(tiny_training.NAME, "3d_fullres", "0", "OwnLoadersTrainer", device=CPU)
+    trainer.run_training()
+    assert _final(trainer)["current_epoch"] == 1
+    assert trainer.dataloader_train.__class__.__module__.startswith("batchgenerators")
+    assert not multiprocessing.active_children()
+    debug = json.loads(Path(trainer.output_folder, "debug.json").read_text())
+    assert "ComposeTransforms" in debug["dataloader_train.generator.transforms"]
+
+
+def test_a_loader_of_a_user_that_fails(dataset: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        yield from itertools.islice(get_dataloaders()[0], 4)
+        raise ValueError("out of luck")
+
+    trainer = _trainer("2d")
+    get_dataloaders = trainer.get_dataloaders
+    monkeypatch.setattr(trainer, "get_dataloaders", lambda: (broken(), get_dataloaders()[1]))
+    with pytest.raises(WorkerError, match="generator.*out of luck"):
+        trainer.run_training()
+    assert load_checkpoint(Path(trainer.output_folder, "checkpoint_latest.pth"))["current_epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("damaged", "missing"), [("case_1.b2nd", False), ("case_2_seg.b2nd", True), ("case_0.pkl", False)]
+)
+def test_a_damaged_case_is_named_before_anything_is_written(dataset: Folders, damaged: str, missing: bool) -> None:
+    file = dataset.preprocessed / tiny_training.NAME / "nnUNetPlans_2d" / damaged
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    if missing:
+        file.unlink()
+    with pytest.raises(
+        DatasetError, match=rf"nnUNetPlans_2d: 1 of \d cases .* \({damaged[:6]}\); run nnUNetv2_preprocess"
+    ):
+        _trainer("2d").run_training()
+    assert not any(dataset.results.rglob("*.pth"))
+
+
+def test_a_new_split_of_too_few_cases_is_said(dataset: Folders, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = _trainer("2d")
+    trainer.dataset_json["numTraining"] = 12
+    trainer.do_split()
+    trainer.do_split()
+    assert caplog.text.count("5 cases are preprocessed, dataset.json speaks of 12") == 1
+
+
+_LITTLE_ROOM = """
+import resource, signal, sys
+from nnunet_lite.cli.training import train_entry
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(train_entry(sys.argv[2:]))
+"""
+
+
+def test_no_room_for_a_checkpoint(dataset: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("resource")
+    monkeypatch.setenv("nnUNet_extTrainer", str(Path(tiny_training.__file__).parent / "trainers"))
+    command = [tiny_training.NAME, "2d", "0", "-tr", "EverSavingTrainer", "-device", "cpu"]
+    trainer = get_trainer_from_args(tiny_training.NAME, "2d", "0", "EverSavingTrainer", device=CPU)
+    trainer.num_epochs = 3
+    monkeypatch.setattr(trainer, "on_train_end", trainer._close_dataloaders)
+    trainer.run_training()
+    folder = Path(trainer.output_folder)
+    before = {file.name: file.read_bytes() for file in folder.glob("checkpoint_*.pth")}
+    room = min(map(len, before.values())) - 1000
+    ended = subprocess.run(
+        [sys.executable, "-c", _LITTLE_ROOM, str(room), *command, "--c"], capture_output=True, text=True, check=False
+    )
+    errors = [line for line in ended.stderr.splitlines() if not line.startswith("Warning: ")]
+    assert (ended.returncode, len(errors)) == (2, 1), ended.stderr
+    assert re.search(r"Error: .*checkpoint_\w+\.pth is larger than a file may be here .*with --c", errors[0])
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.name in before} == before
+    assert not list(folder.glob(".*"))
+    trainer = get_trainer_from_args(tiny_training.NAME, "2d", "0", "EverSavingTrainer", device=CPU)
+    trainer.num_epochs = 4
+    prepare_start(trainer, Start(continue_training=True))
+    assert trainer.current_epoch >= 2
+    trainer.run_training()
+    assert _final(trainer)["current_epoch"] == 4
+
+
+def test_no_room_for_a_picture_does_not_end_the_training(
+    dataset: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("No space left: progress.png was not written")
+
+    monkeypatch.setattr("nnunet_lite.training.logging.loggers.draw_progress", full)
+    trainer = _trainer("2d")
+    trainer.run_training()
+    assert _final(trainer)["current_epoch"] == 2
+    assert "progress.png was not written; the training goes on" in caplog.text
 
 
 def test_no_checkpoints_when_disabled(dataset: Folders) -> None:

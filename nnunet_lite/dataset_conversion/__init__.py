@@ -1,0 +1,1 @@
+"""Datasets of other layouts become nnU-Net raw datasets."""
