@@ -127,8 +127,12 @@ def examine(
     description: str,
     show_progress: bool,
     max_ram: int | None,
+    note: Callable[[str, CaseReport], None] | None = None,
 ) -> Examination:
-    """Look at every case whose files are all there, in background processes, and collect what was found."""
+    """Look at every case whose files are all there, in background processes, and collect what was found.
+
+    `note` is called with each report as soon as it is there.
+    """
     faults = list(faults)
     broken = {fault.case for fault in faults}
     cases = [case for case in dataset.cases.values() if case.identifier not in broken and case.label is not None]
@@ -142,6 +146,8 @@ def examine(
     for outcome in run_tasks(tasks, processes, description=description, show_progress=show_progress, max_ram=max_ram):
         if outcome.error is None:
             reports[outcome.name] = outcome.value
+            if note is not None:
+                note(outcome.name, outcome.value)
         else:
             reports[outcome.name] = CaseReport([Fault(outcome.name, "failed", describe(outcome.error))], [])
     in_order = {case.identifier: reports[case.identifier] for case in cases}

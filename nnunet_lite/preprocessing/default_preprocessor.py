@@ -29,6 +29,7 @@ from nnunet_lite.preprocessing.resume import FinishedCases, case_signature, esti
 from nnunet_lite.utilities.files import PathLike, load_json
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Outcome, Task, collect, run_tasks
+from nnunet_lite.utilities.parts import WHOLE
 
 PreprocessedCase = tuple[NDArray[np.float32], NDArray[np.integer[Any]] | None, CaseProperties]
 
@@ -47,6 +48,7 @@ class DefaultPreprocessor:
         self.num_threads = 1  # for compression
         self.show_progress = True
         self.max_ram: int | None = None  # bytes that all workers may take together
+        self.part = WHOLE  # of the dataset's cases: the one that `run` works on
 
     def run_case_npy(
         self,
@@ -141,7 +143,7 @@ class DefaultPreprocessor:
     def run(
         self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
     ) -> None:
-        """Preprocess all training cases of a dataset for one configuration.
+        """Preprocess all training cases of a dataset (or those of `self.part`) for one configuration.
 
         Cases that are stored already, from the same files and by the same plans, are kept, so running again resumes;
         cases that left the dataset are removed.
@@ -161,13 +163,13 @@ class DefaultPreprocessor:
         folder = nnUNet_preprocessed / dataset.name / configuration_manager.data_identifier
         _check_cases(dataset, folder)
 
-        finished = FinishedCases(folder)
-        finished.remove_all_but(dataset.cases)
+        finished = FinishedCases(folder, self.part)
+        finished.remove_all_but(list(dataset.cases))
         signatures = {
-            identifier: case_signature(
+            case.identifier: case_signature(
                 [*case.images, str(case.label)], plans_manager, configuration_manager, dataset_json
             )
-            for identifier, case in dataset.cases.items()
+            for case in self.part.of(dataset.cases.values())
         }
         missing = [
             identifier for identifier, signature in signatures.items() if not finished.has(identifier, signature)
@@ -206,8 +208,7 @@ class DefaultPreprocessor:
             show_progress=self.show_progress and bool(tasks),
             max_ram=self.max_ram,
         )
-        with finished:
-            collect(_note(outcomes, finished, signatures))
+        collect(_note(outcomes, finished, signatures))
 
     def modify_seg_fn(
         self,
