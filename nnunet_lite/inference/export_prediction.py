@@ -20,6 +20,7 @@ from nnunet_lite.inference.logit_reduction import is_linear, reduce_logits
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.preprocessing.geometry import network_spacing
 from nnunet_lite.preprocessing.interpolation import InterpolationPlan, interpolation_plan
 from nnunet_lite.preprocessing.resampling import resample_data_or_seg_to_shape, resample_torch_fornnunet
 from nnunet_lite.utilities.arrays import box_shape, slices
@@ -215,8 +216,7 @@ def _spacings(
 ) -> Spacings:
     """Spacing of the logits and of the cropped image, in transposed order."""
     original = [float(properties["spacing"][axis]) for axis in plans_manager.transpose_forward]
-    target = [float(value) for value in configuration_manager.spacing]
-    return original[: 3 - len(target)] + target, original
+    return network_spacing(configuration_manager.spacing, original), original
 
 
 def _prepare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from nnunet_lite.configuration import cpu_count
 from nnunet_lite.exceptions import DatasetError, PathError, StorageError, nnUNetError
 from nnunet_lite.extensions import find_class
+from nnunet_lite.imageio.base_reader_writer import as_labels
 from nnunet_lite.imageio.case_properties import CaseProperties
 from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
@@ -28,6 +30,7 @@ from nnunet_lite.preprocessing.resampling import compute_new_shape
 from nnunet_lite.preprocessing.resume import FinishedCases, case_signature, estimate_memory
 from nnunet_lite.utilities.files import PathLike, load_json
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.memory import format_size, memory_limit
 from nnunet_lite.utilities.parallel import Outcome, Task, collect, run_tasks
 from nnunet_lite.utilities.parts import WHOLE
 
@@ -234,6 +237,7 @@ class DefaultPreprocessor:
         label_manager = plans_manager.get_label_manager(dataset_json)
         transpose = plans_manager.transpose_forward
         has_seg = seg is not None
+        _require_sound(data, properties)
         if seg is not None:
             _require_same_shape(data, seg)
             seg = _as_small_labels(seg, label_manager)
@@ -245,6 +249,7 @@ class DefaultPreprocessor:
         own_spacing = transposed_spacing(properties, transpose)
         target_spacing = network_spacing(configuration_manager.spacing, own_spacing)
         new_shape = compute_new_shape(data.shape[1:], own_spacing, target_spacing)
+        _require_memory(data.shape, new_shape, own_spacing, target_spacing)
         data = self._normalize(
             data, mask, configuration_manager, plans_manager.foreground_intensity_properties_per_channel
         )
@@ -327,6 +332,7 @@ def _requests(label_manager: LabelManager) -> list[LabelOrRegion]:
 
 def _as_small_labels(seg: NDArray[Any], label_manager: LabelManager) -> NDArray[Any]:
     """Labels as int8 or int16 (without a copy where the bits are the same), checked against dataset.json."""
+    seg = as_labels(seg, "the segmentation")
     low, high = int(seg.min()), int(seg.max())
     known = max([*label_manager.all_labels, label_manager.ignore_label or 0])
     if low < -1 or high > known:
@@ -344,10 +350,35 @@ def _as_small_labels(seg: NDArray[Any], label_manager: LabelManager) -> NDArray[
 
 
 def _require_same_shape(data: NDArray[Any], seg: NDArray[Any]) -> None:
-    if data.shape[1:] != seg.shape[1:]:
+    if seg.shape != (1, *data.shape[1:]):
         raise DatasetError(
             f"image and segmentation differ in shape: {tuple(data.shape[1:])} and "
-            f"{tuple(seg.shape[1:])}; resample one of them to the other"
+            f"{tuple(seg.shape[1:]) if seg.shape[:1] == (1,) else seg.shape}, expected (1, x, y, z) for (c, x, y, z); "
+            "resample one of them to the other"
+        )
+
+
+def _require_sound(data: NDArray[Any], properties: CaseProperties) -> None:
+    """Refuse arrays without voxels and spacings that are none; readers give neither, callers of the array API may."""
+    if data.ndim != 4 or data.size == 0:
+        raise DatasetError(f"the image has shape {data.shape}, expected (c, x, y, z) with at least one voxel")
+    spacing = properties.get("spacing", ())
+    if len(spacing) != 3 or not all(0 < float(step) < np.inf for step in spacing):
+        raise DatasetError(
+            f"the image has the spacing {list(spacing)}, expected three positive numbers (mm, in the array's axis "
+            "order); correct its header"
+        )
+
+
+def _require_memory(
+    shape: Sequence[int], new_shape: Sequence[int], spacing: Sequence[float], target_spacing: Sequence[float]
+) -> None:
+    """Refuse what cannot be held, which a wrong unit of spacing (m or um for mm) asks for."""
+    needed = 4 * shape[0] * math.prod(new_shape)
+    if needed > memory_limit():
+        raise DatasetError(
+            f"resampling from spacing {spacing} to {target_spacing} would turn shape {tuple(shape[1:])} into "
+            f"{tuple(new_shape)}, which takes {format_size(needed)}; correct the spacing of the image or of the plans"
         )
 
 

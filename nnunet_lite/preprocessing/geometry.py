@@ -84,12 +84,12 @@ def transposed_spacing(properties: CaseProperties, transpose_forward: Sequence[i
     return [float(properties["spacing"][axis]) for axis in transpose_forward]
 
 
-def network_spacing(configuration_spacing: Sequence[float], own_spacing: Sequence[float]) -> list[float]:
+def network_spacing(configuration_spacing: Sequence[float | None], own_spacing: Sequence[float]) -> list[float]:
     """Target spacing on three axes: a 2d configuration keeps the case's own distance of slices.
 
     Args:
-        configuration_spacing: of the plans, two or three entries (mm).
+        configuration_spacing: of the plans, two or three entries (mm); None keeps the case's own (spec 01, 8.8).
         own_spacing: of the case, transposed (mm).
     """
-    spacing = [float(value) for value in configuration_spacing]
-    return [float(own_spacing[0]), *spacing] if len(spacing) == 2 else spacing
+    three = [None] * (3 - len(configuration_spacing)) + list(configuration_spacing)
+    return [float(own if value is None else value) for value, own in zip(three, own_spacing, strict=True)]

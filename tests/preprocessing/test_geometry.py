@@ -41,3 +41,4 @@ def test_spacings() -> None:
     assert own == [5.0, 1.0, 2.0]
     assert network_spacing([1.5, 1.5], own) == [5.0, 1.5, 1.5]
     assert network_spacing([4, 1.5, 1.5], own) == [4.0, 1.5, 1.5]
+    assert network_spacing([None, 1.5, None], own) == [5.0, 1.5, 2.0]
