@@ -24,7 +24,7 @@ _FORMAT = 1  # raise it when the stored arrays change for the same input
 _ENDINGS = ("_seg.b2nd", ".b2nd", ".pkl", "_seg.npy", ".npy", ".npz")  # longest first
 _OUTPUTS = (".b2nd", "_seg.b2nd", ".pkl")
 _TEMPORARY = re.compile(r"^\.[0-9a-f]+\.tmp\.(.+)$")  # what `atomic_path` calls a file that is being written
-_WORKER_BASE = 110 * 2**20  # bytes of interpreter and libraries
+_WORKER_BASE = 140 * 2**20  # bytes of interpreter and libraries
 _MARGIN = 1.05
 _EXPANSION = 20  # bytes of work per byte on disk, for readers that cannot tell the size of an image beforehand
 _PLAN_KEYS = (
@@ -141,9 +141,9 @@ def estimate_memory(
 ) -> int:
     """Bytes a worker will hold at most while it preprocesses a training case, from the image's header.
 
-    Measured (benchmarks/preprocessing_memory.py): 1.0 to 1.15 times what the process takes for CT of 1 to 157 million
+    Measured (benchmarks/preprocessing_memory.py): 1.03 to 1.25 times what the process takes for CT of 1 to 157 million
     voxels, more where much is cropped. A voxel of float32 takes 4 bytes and its label 1 or 2; finding holes 7 more,
-    resampling another image and label map, compression up to 10.
+    resampling another image and label map, compression of noise twice the image.
     """
     reader = plans_manager.image_reader_writer_class()
     if type(reader).read_header is BaseReaderWriter.read_header:  # it would read all voxels
@@ -154,5 +154,5 @@ def estimate_memory(
     new_shape = compute_new_shape(shape, own, network_spacing(configuration_manager.spacing, own))
     image = 4 * int(header.shape[0]) * len(images)
     before, after = math.prod(shape), math.prod(new_shape)
-    stages = (before * (image + 9), before * (image + 2) + after * (image + 2), after * (2.5 * image + 3))
+    stages = (before * (image + 9), before * (image + 2) + after * (image + 2), after * (3 * image + 4.5))
     return _WORKER_BASE + int(_MARGIN * max(stages))

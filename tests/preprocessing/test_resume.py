@@ -37,13 +37,13 @@ def _estimate(files: list[Path], spacing: list[float], transpose: tuple[int, ...
 def test_estimate_follows_the_larger_of_both_sizes_and_the_channels(tmp_path: Path) -> None:
     file = tmp_path / "case_0000.nii.gz"
     write_image(file, np.zeros((64, 128, 256), np.int16), (2.0, 1.0, 1.0))  # 2 Mi voxels, a few kilobytes on disk
-    base = 110
+    base = 140
     kept = _estimate([file], [2.0, 1.0, 1.0])
-    assert kept == pytest.approx(base + 1.05 * 2 * 13)
-    assert _estimate([file], [8.0, 4.0, 4.0]) == kept  # the image as it is read decides
-    assert _estimate([file], [1.0, 1.0, 1.0]) == pytest.approx(base + 1.05 * 4 * 13)
+    assert kept == pytest.approx(base + 1.05 * 2 * 16.5)
+    assert _estimate([file], [8.0, 4.0, 4.0]) == pytest.approx(base + 1.05 * 2 * 13)  # reading decides
+    assert _estimate([file], [1.0, 1.0, 1.0]) == pytest.approx(base + 1.05 * 4 * 16.5)
     assert _estimate([file], [1.0, 1.0, 2.0], (1, 2, 0)) == kept
-    assert _estimate([file] * 3, [2.0, 1.0, 1.0]) == pytest.approx(base + 1.05 * 2 * 33)
+    assert _estimate([file] * 3, [2.0, 1.0, 1.0]) == pytest.approx(base + 1.05 * 2 * 40.5)
 
 
 def test_a_reader_that_would_read_everything_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,4 +53,4 @@ def test_a_reader_that_would_read_everything_is_not_asked(tmp_path: Path, monkey
     monkeypatch.setattr(PlansManager, "image_reader_writer_class", OwnReader)
     file = tmp_path / "case_0000.own"
     file.write_bytes(bytes(MIB))
-    assert _estimate([file], [1.0, 1.0, 1.0]) == 110 + 20
+    assert _estimate([file], [1.0, 1.0, 1.0]) == 140 + 20
