@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,14 @@ class Measurement(NamedTuple):
     seconds: float
     peak: int  # bytes of PSS, all processes together
     output: str
+    stopped: str = ""  # why it was ended before it had finished
+
+
+class Limits(NamedTuple):
+    """What a command may take before it is ended."""
+
+    seconds: float
+    memory: int  # bytes
 
 
 class Side(NamedTuple):
@@ -52,10 +61,10 @@ class Side(NamedTuple):
         """Its nnUNet_results."""
         return self.folder / "nnUNet_results"
 
-    def run(self, *command: str | Path, **variables: str) -> Measurement:
+    def run(self, *command: str | Path, limits: Limits | None = None, **variables: str) -> Measurement:
         """Run a console command of this side (or its python) and measure it; variables are for its environment."""
         program = self.python if command[0] == "python" else self.python.parent / str(command[0])
-        return measure([str(program), *map(str, command[1:])], {**self.environment, **variables})
+        return measure([str(program), *map(str, command[1:])], {**self.environment, **variables}, limits)
 
 
 class Row(NamedTuple):
@@ -67,8 +76,9 @@ class Row(NamedTuple):
     unit: str = "s"
 
 
-def measure(command: Sequence[str], environment: Mapping[str, str]) -> Measurement:
+def measure(command: Sequence[str], environment: Mapping[str, str], limits: Limits | None = None) -> Measurement:
     """Run a command in a session of its own; wall time, peak memory of the whole session, both outputs together."""
+    stopped = ""
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(
@@ -80,13 +90,24 @@ def measure(command: Sequence[str], environment: Mapping[str, str]) -> Measureme
             start_new_session=True,
         )
         with _watching(process.pid) as peak:
+            while limits is not None and process.poll() is None and not stopped:
+                time.sleep(0.1)
+                stopped = _exceeded(limits, time.perf_counter() - start, peak[0])
+            if stopped:
+                os.killpg(process.pid, signal.SIGKILL)
             returncode = process.wait()
         seconds = time.perf_counter() - start
         output.seek(0)
         text = output.read().decode(errors="replace")
-    if returncode:
+    if returncode and not stopped:
         raise SystemExit(f"{' '.join(command)}\nended with code {returncode}:\n{text[-4000:]}")
-    return Measurement(seconds, peak[0], text)
+    return Measurement(seconds, peak[0], text, stopped)
+
+
+def _exceeded(limits: Limits, seconds: float, memory: int) -> str:
+    if seconds > limits.seconds:
+        return f"stopped after {seconds:.0f} s"
+    return f"stopped at {memory / MIB:.0f} MiB" if memory > limits.memory else ""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Preprocess a dataset by both sides from the same plans and compare every case; then train across.
+"""Preprocess a dataset by both sides from the same plans (upstream's) and compare every case; then train across.
 
 Labels: share of identical voxels. Data: largest and 99.9th percentile difference after normalization. Properties:
 equal, except the drawn class locations, of which keys and counts are compared.
@@ -6,7 +6,9 @@ equal, except the drawn class locations, of which keys and counts are compared.
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,7 @@ def main() -> None:
     bench = Bench(
         __doc__,
         ("--dataset", {"default": "Dataset004_Hippocampus"}),
-        ("--configurations", {"nargs": "+", "default": ["3d_fullres", "2d"]}),
+        ("--configurations", {"nargs": "+", "default": ["3d_fullres", "3d_lowres", "2d"]}),
         ("--fold", {"default": "0", "help": "of the training across; none to leave it out"}),
         repeats=1,
     )
@@ -76,9 +78,11 @@ def main() -> None:
         bench.documents(name, "dataset_fingerprint.json", "nnUNetPlans.json", *recorded)
     else:
         bench.documents(name)
-        for side in bench.sides:
-            side.run("nnUNetv2_plan_and_preprocess", "-d", str(int(name[7:10])), "--no_pp", "-npfp", "2")
-    for configuration in bench.args.configurations:
+        pair[0].run("nnUNetv2_plan_and_preprocess", "-d", str(int(name[7:10])), "--no_pp", "-npfp", "2")
+        for file in ("dataset_fingerprint.json", "nnUNetPlans.json", "dataset.json"):
+            shutil.copyfile(pair[0].preprocessed / name / file, pair[1].preprocessed / name / file)
+    planned = json.loads((pair[1].preprocessed / name / "nnUNetPlans.json").read_text())["configurations"]
+    for configuration in (asked for asked in bench.args.configurations if asked in planned):
         for side in pair:
             side.run("nnUNetv2_preprocess", "-d", str(int(name[7:10])), "-c", configuration, "-np", "2")
         folders = [side.preprocessed / name / f"nnUNetPlans_{configuration}" for side in pair]

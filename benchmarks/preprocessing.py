@@ -1,7 +1,8 @@
-"""nnUNetv2_preprocess with two processes, from upstream's recorded fingerprints and plans."""
+"""nnUNetv2_preprocess with two processes, from upstream's recorded plans, configurations as far as these have them."""
 
 from __future__ import annotations
 
+import json
 from operator import methodcaller
 
 from common import Bench, Side, remove
@@ -12,19 +13,20 @@ def main() -> None:
     bench = Bench(
         __doc__,
         ("--datasets", {"nargs": "+", "default": ["Dataset900_Torso", "Dataset004_Hippocampus"]}),
-        ("--configuration", {"default": "3d_fullres"}),
+        ("--configurations", {"nargs": "+", "default": ["3d_fullres", "3d_lowres"], "help": "in one run"}),
     )
     for name in bench.args.datasets:
         bench.documents(name, "dataset_fingerprint.json", "nnUNetPlans.json")
+        planned = json.loads((bench.ours.preprocessed / name / "nnUNetPlans.json").read_text())["configurations"]
+        configurations = [asked for asked in bench.args.configurations if asked in planned]
 
-        def prepare(side: Side, name: str = name) -> None:
-            remove(side.preprocessed / name / f"nnUNetPlans_{bench.args.configuration}")
+        def prepare(side: Side, name: str = name, configurations: list[str] = configurations) -> None:
+            for configuration in configurations:
+                remove(side.preprocessed / name / f"nnUNetPlans_{configuration}")
 
-        run = methodcaller(
-            "run", "nnUNetv2_preprocess", "-d", str(int(name[7:10])), "-c", bench.args.configuration, "-np", "2"
-        )
+        run = methodcaller("run", "nnUNetv2_preprocess", "-d", str(int(name[7:10])), "-c", *configurations, "-np", "2")
         found = bench.alternate(run, prepare)
-        bench.add(f"preprocess {bench.args.configuration} {name}", found, memory=True)
+        bench.add(f"preprocess {' + '.join(configurations)} {name}", found, memory=True)
     bench.finish()
 
 

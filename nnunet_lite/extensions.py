@@ -72,7 +72,7 @@ def _of_kind(kind: str, name: str, found: Any) -> Any:
     """A definition of the package, unless it is one of the helpers that lie in the same folder."""
     if hasattr(found, KINDS[kind][2]):
         return found
-    listed = ", ".join(_closest(kind, name))
+    listed = ", ".join(known_names(kind))
     what = kind.replace("_", " ")
     raise ExtensionError(f"{name!r} is no {what}: it has no {KINDS[kind][2]}; there are: {listed}")
 

@@ -31,6 +31,8 @@ def extract_fingerprint_entry(argv: Sequence[str] | None = None) -> None:
         flags.VERBOSE,
         flags.NO_PROGRESS_BAR,
         flags.MAX_RAM,
+        flags.NUM_PARTS,
+        flags.PART_ID,
     )
     args = parser.parse_args(argv)
     _extract(args, args.np)
@@ -62,6 +64,8 @@ def preprocess_entry(argv: Sequence[str] | None = None) -> None:
         flags.VERBOSE,
         flags.NO_PROGRESS_BAR,
         flags.MAX_RAM,
+        flags.NUM_PARTS,
+        flags.PART_ID,
     )
     args = parser.parse_args(argv)
     _preprocess(args, args.plans_name)
@@ -85,6 +89,8 @@ def plan_and_preprocess_entry(argv: Sequence[str] | None = None) -> None:
         flags.VERBOSE,
         flags.NO_PROGRESS_BAR,
         flags.MAX_RAM,
+        flags.NUM_PARTS,
+        flags.PART_ID,
     )
     args = parser.parse_args(argv)
     _check_before_work(args)
@@ -223,6 +229,8 @@ def _extract(args: argparse.Namespace, num_processes: int) -> None:
         args.verbose,
         not args.no_pbar,
         _bytes(args.max_ram),
+        args.num_parts,
+        args.part_id,
     )
 
 
@@ -243,7 +251,17 @@ def _plan(args: argparse.Namespace) -> str:
 def _preprocess(args: argparse.Namespace, plans_identifier: str) -> None:
     from nnunet_lite.experiment_planning.plan_and_preprocess_api import preprocess
 
-    preprocess(args.d, plans_identifier, args.c, args.np, args.verbose, not args.no_pbar, _bytes(args.max_ram))
+    preprocess(
+        args.d,
+        plans_identifier,
+        args.c,
+        args.np,
+        args.verbose,
+        not args.no_pbar,
+        _bytes(args.max_ram),
+        args.num_parts,
+        args.part_id,
+    )
 
 
 def _bytes(size: str | None) -> int | None:

@@ -157,7 +157,7 @@ def _read_label(
         findings.append(_strange_values(case, reader) or _unreadable("label-unreadable", case, case.label, error))
         return None
     if seg.shape[0] != 1:
-        found = f"{seg.shape[0]} channels"
+        found = f"{seg.shape[0]} values per voxel (colours or channels)"
         findings.append(Fault("label-channels", found, "1", case.identifier, case.label))
         return None
     return seg, properties
@@ -171,7 +171,9 @@ def _strange_values(case: RawCase, reader: BaseReaderWriter) -> Fault | None:
     except DatasetError:
         return None
     if values.shape[0] != 1:
-        return Fault("label-channels", f"a colour image of {values.shape[0]} channels", "1", case.identifier, file)
+        return Fault(
+            "label-channels", f"{values.shape[0]} values per voxel (colours or channels)", "1", case.identifier, file
+        )
     finite = np.isfinite(values)
     strange = values[finite & (values != np.round(values))]
     numbers = dict(zip(*(part.tolist() for part in np.unique(strange, return_counts=True)), strict=True))

@@ -246,7 +246,8 @@ def _reader(document: DatasetJson) -> Iterator[Fault]:
     try:
         find_reader_writer(name)
     except ExtensionError as error:
-        yield Fault("json-reader", f"overwrite_image_reader_writer: {error}", file=_FILE)
+        found = str(error).partition(". Searched")[0]
+        yield Fault("json-reader", f"overwrite_image_reader_writer: {found}", file=_FILE)
 
 
 def _file_list(listed: Any) -> Iterator[Fault]:

@@ -10,7 +10,7 @@ from typing import Any
 from nnunet_lite.configuration import num_processes_default
 from nnunet_lite.exceptions import ArgumentError, ExtensionError, PlansError
 from nnunet_lite.experiment_planning.default_experiment_planner import ExperimentPlanner
-from nnunet_lite.experiment_planning.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunet_lite.experiment_planning.fingerprint_extractor import DatasetFingerprintExtractor, complete_fingerprint
 from nnunet_lite.experiment_planning.plan_report import describe_plans, summarize_plans
 from nnunet_lite.experiment_planning.planning_rules import checked_plans_name, checked_target_spacing
 from nnunet_lite.experiment_planning.verify_dataset_integrity import (
@@ -26,6 +26,7 @@ from nnunet_lite.plans.plans_manager import PlansManager, plans_file
 from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name, raw_folder
 from nnunet_lite.utilities.files import copy_file, subfiles
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.parts import WHOLE, Part, check_part
 
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
@@ -52,6 +53,8 @@ def extract_fingerprints(
     verbose: bool = True,
     show_progress_bar: bool = True,
     max_ram: int | None = None,
+    num_parts: int = 1,
+    part_id: int = 0,
 ) -> None:
     """Extract the fingerprint of each dataset to nnUNet_preprocessed.
 
@@ -61,15 +64,18 @@ def extract_fingerprints(
         check_dataset_integrity: check every image and label of the dataset first.
         clean: extract again where there is a fingerprint.
         max_ram: bytes that the background work may take together.
+        num_parts, part_id: examine only every num_parts-th case, beginning with number part_id; the part that is last
+            makes the fingerprint of all.
 
     Raises:
         DatasetError: no such dataset, or something is wrong with its files.
     """
+    part = check_part(num_parts, part_id)
     extractor_class = find_class("fingerprint_extractor", fingerprint_extractor_class_name)
     processes = num_processes_default() if num_processes is None else num_processes
     for name in _dataset_names(dataset_ids):
         extractor = extractor_class(name, processes, verbose=verbose)
-        _configure(extractor, show_progress_bar, max_ram)
+        _configure(extractor, show_progress_bar, max_ram, part)
         if extractor_class is DatasetFingerprintExtractor:  # checks in the same pass over the files
             extractor.run(overwrite_existing=clean, check_dataset_integrity=check_dataset_integrity)
             continue
@@ -125,6 +131,8 @@ def plan_experiments(
         options["gpu_memory_target_in_gb"] = gpu_memory_target_in_gb
     if overwrite_plans_name is not None:
         options["plans_name"] = overwrite_plans_name
+    for name in names:
+        complete_fingerprint(name)
     planners = [planner_class(name, **options) for name in names]  # reads all fingerprints before anything is planned
     if experiment_planner_class_name == "ExperimentPlanner":
         logger.info(
@@ -185,6 +193,8 @@ def preprocess(
     verbose: bool = False,
     show_progress_bar: bool = True,
     max_ram: int | None = None,
+    num_parts: int = 1,
+    part_id: int = 0,
 ) -> None:
     """Preprocess the training cases of each dataset for these configurations and copy the reference labels.
 
@@ -195,12 +205,14 @@ def preprocess(
         num_processes: background processes, one number for all or one per configuration; None is 8 for 2d and
             3d_lowres, 4 for others.
         max_ram: bytes that the background work may take together.
+        num_parts, part_id: preprocess only every num_parts-th case, beginning with number part_id.
 
     Raises:
         PlansError: no such plans, none of the configurations exists (lists those that do), or two of them would put
             different cases into one folder.
         ArgumentError: a list of processes that fits neither form.
     """
+    part = check_part(num_parts, part_id)
     processes = processes_per_configuration(configurations, num_processes)
     names = _dataset_names(dataset_ids)
     managers = [PlansManager(plans_file(name, plans_identifier)) for name in names]
@@ -209,13 +221,13 @@ def preprocess(
         for configuration in _distinct_configurations(plans_manager, configurations):
             logger.info("Preprocessing %s, configuration %s", name, configuration)
             preprocessor = plans_manager.get_configuration(configuration).preprocessor_class(verbose=verbose)
-            _configure(preprocessor, show_progress_bar, max_ram)
+            _configure(preprocessor, show_progress_bar, max_ram, part)
             preprocessor.run(name, configuration, plans_identifier, num_processes=processes[configuration])
-        copy_reference_labels(name, plans_manager.image_reader_writer_class())
+        copy_reference_labels(name, plans_manager.image_reader_writer_class(), part)
 
 
-def copy_reference_labels(dataset_name: str, reader: BaseReaderWriter) -> None:
-    """Copy label files to gt_segmentations/<case><file_ending> of the preprocessed folder, where newer.
+def copy_reference_labels(dataset_name: str, reader: BaseReaderWriter, part: Part = WHOLE) -> None:
+    """Copy label files to gt_segmentations/<case><file_ending> of the preprocessed folder, where newer (a part's own).
 
     What belongs to a label goes with it (the spacing beside a TIFF), or metrics would be made without it. Labels of
     cases that left the dataset go.
@@ -224,7 +236,7 @@ def copy_reference_labels(dataset_name: str, reader: BaseReaderWriter) -> None:
     folder = nnUNet_preprocessed / dataset.name / "gt_segmentations"
     folder.mkdir(parents=True, exist_ok=True)
     _remove_stale_labels(folder, dataset, reader)
-    for case in dataset.cases.values():
+    for case in part.of(dataset.cases.values()):
         if case.label is None:
             continue
         copy_file(case.label, folder / f"{case.identifier}{dataset.dataset_json.file_ending}", only_if_newer=True)
@@ -252,10 +264,11 @@ def _dataset_names(
     return list(dict.fromkeys(maybe_convert_to_dataset_name(dataset) for dataset in dataset_ids))
 
 
-def _configure(worker: Any, show_progress_bar: bool, max_ram: int | None) -> None:
+def _configure(worker: Any, show_progress_bar: bool, max_ram: int | None, part: Part) -> None:
     """Settings upstream's constructors do not have; classes of one's own need not know them."""
     worker.show_progress = show_progress_bar
     worker.max_ram = max_ram
+    worker.part = part
 
 
 def processes_per_configuration(

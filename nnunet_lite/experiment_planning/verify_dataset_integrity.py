@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,8 +144,15 @@ def examine(
     description: str,
     show_progress: bool,
     max_ram: int | None,
+    known: Mapping[str, CaseReport] | None = None,
+    note: Callable[[str, CaseReport], None] | None = None,
 ) -> Examination:
-    """Look at every case, as far as its files are there, in background processes, and collect what was found."""
+    """Look at every case, as far as its files are there, in background processes, and collect what was found.
+
+    Args:
+        known: reports made before, of cases that need not be looked at again.
+        note: called with each new report as soon as it is there.
+    """
     existing = [_existing_files(case, findings) for case in dataset.cases.values()]
     cases = {case.identifier: case for case in existing if case.images or case.label is not None}
     if not cases:
@@ -153,22 +160,25 @@ def examine(
     try:
         reader = choose_reader(dataset)
     except DatasetError as error:
-        known = any(finding.kind == "json-file-ending" for finding in findings)
-        return Examination({}, [*findings, *([] if known else [Fault("json-file-ending", str(error))])])
+        is_said = any(finding.kind == "json-file-ending" for finding in findings)
+        return Examination({}, [*findings, *([] if is_said else [Fault("json-file-ending", str(error))])])
     incomplete = {finding.case for finding in findings if finding.kind in ("image-missing", "file-missing")}
     uncounted = questions._replace(num_channels=None)
     tasks = [
         Task(name, examine_case, (case, reader, uncounted if name in incomplete else questions), _memory(reader, case))
         for name, case in cases.items()
+        if name not in (known or {})
     ]
     tasks.sort(key=lambda task: task.memory, reverse=True)
     processes = num_processes_default() if num_processes is None else num_processes
-    reports: dict[str, CaseReport] = {}
+    reports = dict(known or {})
     for outcome in run_tasks(tasks, processes, description=description, show_progress=show_progress, max_ram=max_ram):
-        failed = outcome.error is not None
-        reports[outcome.name] = (
-            CaseReport([Fault("case-failed", describe(outcome.error), case=outcome.name)]) if failed else outcome.value
-        )
+        if outcome.error is not None:
+            reports[outcome.name] = CaseReport([Fault("case-failed", describe(outcome.error), case=outcome.name)])
+            continue
+        reports[outcome.name] = outcome.value
+        if note is not None:
+            note(outcome.name, outcome.value)
     in_order = {name: reports[name] for name in cases}
     found = [*findings, *(finding for report in in_order.values() for finding in report.findings)]
     if questions.is_check:

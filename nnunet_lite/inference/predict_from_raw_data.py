@@ -24,7 +24,7 @@ from nnunet_lite.inference.data_iterators import (
 from nnunet_lite.inference.export_prediction import load_and_delete
 from nnunet_lite.inference.export_queue import ExportQueue, export_case
 from nnunet_lite.inference.logit_prediction import PredictionSettings, Weights, predict_logits
-from nnunet_lite.inference.prediction_cases import Output, Source, check_part, find_cases, is_done, output_folder
+from nnunet_lite.inference.prediction_cases import Output, Source, find_cases, is_done, output_folder
 from nnunet_lite.models.checkpoint import load_weights
 from nnunet_lite.models.trained_model import Fold, TrainedModel
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
@@ -34,6 +34,7 @@ from nnunet_lite.utilities.device import can_compile, empty_cache, num_threads, 
 from nnunet_lite.utilities.files import PathLike, save_json
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import WorkerPool
+from nnunet_lite.utilities.parts import check_part
 
 
 class nnUNetPredictor:
@@ -360,7 +361,7 @@ class nnUNetPredictor:
     def _cases(self, arguments: Mapping[str, Any]) -> list[CaseToPredict]:
         """The cases left to do; everything is checked before anything is written."""
         self.configuration_manager.require_classes()
-        check_part(arguments["num_parts"], arguments["part_id"])
+        part = check_part(arguments["num_parts"], arguments["part_id"])
         ending = self.dataset_json["file_ending"]
         source = arguments["list_of_lists_or_source_folder"]
         output = arguments["output_folder_or_list_of_truncated_output_files"]
@@ -372,7 +373,7 @@ class nnUNetPredictor:
                 "then name that folder with -prev_stage_predictions"
             )
         cases = find_cases(source, output, self.dataset_json, previous if stage is not None else None)
-        cases = cases[arguments["part_id"] :: arguments["num_parts"]]
+        cases = part.of(cases)
         folder = output_folder(output, ending)
         if folder is not None:
             save_json(dict(arguments), folder / "predict_from_raw_data_args.json")

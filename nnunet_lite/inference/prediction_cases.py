@@ -19,14 +19,6 @@ Source = PathLike | Sequence[Sequence[str]]
 Output = PathLike | Sequence[str] | None
 
 
-def check_part(num_parts: int, part_id: int) -> None:
-    """Raise ArgumentError unless 0 <= part_id < num_parts."""
-    if not 0 <= part_id < num_parts:
-        raise ArgumentError(
-            f"part_id {part_id} of num_parts {num_parts}: parts are counted from 0, so expected 0 to {num_parts - 1}"
-        )
-
-
 def find_cases(
     source: Source, output: Output, dataset_json: Mapping[str, Any], previous_stage_folder: PathLike | None = None
 ) -> list[CaseToPredict]:

@@ -40,6 +40,14 @@ def numbers(value: Any, what: str, lengths: tuple[int, ...] = (2, 3), *, whole: 
     return cast("list[Any]", value)
 
 
+def numbers_or_none(value: Any, what: str) -> list[Any]:
+    """Two or three entries, each a finite number above zero or None. Raises PlansError."""
+    if isinstance(value, (list, tuple)) and None in value:
+        numbers([1.0 if entry is None else entry for entry in value], what)
+        return list(value)
+    return numbers(value, what)
+
+
 def axis_order(value: Any, what: str) -> list[int]:
     """The numbers 0, 1, 2 in some order. Raises PlansError."""
     if not isinstance(value, (list, tuple, np.ndarray)) or not all(_is_number(n) for n in value):

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from nnunet_lite.exceptions import PlansError
 from nnunet_lite.extensions import find_class
-from nnunet_lite.plans.checked_values import entries, folder_name, mapping, numbers, text, whole_number
+from nnunet_lite.plans.checked_values import entries, folder_name, mapping, numbers, numbers_or_none, text, whole_number
 from nnunet_lite.plans.dataset_json import short
 from nnunet_lite.plans.migrations import migrate_configuration
 
@@ -93,9 +93,9 @@ class ConfigurationManager:
         return numbers(self._get("median_image_size_in_voxels"), self._named("median_image_size_in_voxels"))
 
     @property
-    def spacing(self) -> list[float]:
-        """Target spacing in mm, transposed order; two entries for 2d."""
-        return numbers(self._get("spacing"), self._named("spacing"))
+    def spacing(self) -> list[float | None]:
+        """Target spacing in mm, transposed order; two entries for 2d. None keeps the case's own along that axis."""
+        return numbers_or_none(self._get("spacing"), self._named("spacing"))
 
     @property
     def normalization_schemes(self) -> list[str]:

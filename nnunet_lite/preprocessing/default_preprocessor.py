@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from nnunet_lite.configuration import cpu_count
 from nnunet_lite.exceptions import DatasetError, PathError, StorageError, nnUNetError
 from nnunet_lite.extensions import find_class
+from nnunet_lite.imageio.base_reader_writer import as_labels
 from nnunet_lite.imageio.case_properties import CaseProperties
 from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
@@ -29,7 +31,9 @@ from nnunet_lite.preprocessing.resampling import compute_new_shape
 from nnunet_lite.preprocessing.resume import FinishedCases, case_signature, estimate_memory
 from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.memory import format_size, memory_limit
 from nnunet_lite.utilities.parallel import Outcome, Task, collect, run_tasks
+from nnunet_lite.utilities.parts import WHOLE
 
 PreprocessedCase = tuple[NDArray[np.float32], NDArray[np.integer[Any]] | None, CaseProperties]
 
@@ -48,6 +52,7 @@ class DefaultPreprocessor:
         self.num_threads = 1  # for compression
         self.show_progress = True
         self.max_ram: int | None = None  # bytes that all workers may take together
+        self.part = WHOLE  # of the dataset's cases: the one that `run` works on
 
     def run_case_npy(
         self,
@@ -144,7 +149,7 @@ class DefaultPreprocessor:
     def run(
         self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
     ) -> None:
-        """Preprocess all training cases of a dataset for one configuration.
+        """Preprocess all training cases of a dataset (or those of `self.part`) for one configuration.
 
         Cases that are stored already, from the same files and by the same plans, are kept, so running again resumes;
         cases that left the dataset are removed.
@@ -165,13 +170,13 @@ class DefaultPreprocessor:
         folder = nnUNet_preprocessed / dataset.name / configuration_manager.data_identifier
         _check_cases(dataset)
 
-        finished = FinishedCases(folder)
-        finished.remove_all_but(dataset.cases)
+        finished = FinishedCases(folder, self.part)
+        finished.remove_all_but(list(dataset.cases))
         signatures = {
-            identifier: case_signature(
+            case.identifier: case_signature(
                 [*case.images, str(case.label)], plans_manager, configuration_manager, dataset_json
             )
-            for identifier, case in dataset.cases.items()
+            for case in self.part.of(dataset.cases.values())
         }
         missing = [
             identifier for identifier, signature in signatures.items() if not finished.has(identifier, signature)
@@ -210,8 +215,7 @@ class DefaultPreprocessor:
             show_progress=self.show_progress and bool(tasks),
             max_ram=self.max_ram,
         )
-        with finished:
-            collect(_note(outcomes, finished, signatures))
+        collect(_note(outcomes, finished, signatures))
 
     def modify_seg_fn(
         self,
@@ -237,6 +241,7 @@ class DefaultPreprocessor:
         label_manager = plans_manager.get_label_manager(dataset_json)
         transpose = plans_manager.transpose_forward
         has_seg = seg is not None
+        _require_sound(data, properties)
         if seg is not None:
             _require_same_shape(data, seg)
             seg = _as_small_labels(seg, label_manager)
@@ -248,6 +253,7 @@ class DefaultPreprocessor:
         own_spacing = transposed_spacing(properties, transpose)
         target_spacing = network_spacing(configuration_manager.spacing, own_spacing)
         new_shape = compute_new_shape(data.shape[1:], own_spacing, target_spacing)
+        _require_memory(data.shape, new_shape, own_spacing, target_spacing)
         data = self._normalize(
             data, mask, configuration_manager, plans_manager.foreground_intensity_properties_per_channel
         )
@@ -330,6 +336,7 @@ def _requests(label_manager: LabelManager) -> list[LabelOrRegion]:
 
 def _as_small_labels(seg: NDArray[Any], label_manager: LabelManager) -> NDArray[Any]:
     """Labels as int8 or int16 (without a copy where the bits are the same), checked against dataset.json."""
+    seg = as_labels(seg, "the segmentation")
     low, high = int(seg.min()), int(seg.max())
     known = max([*label_manager.all_labels, label_manager.ignore_label or 0])
     if low < -1 or high > known:
@@ -347,10 +354,35 @@ def _as_small_labels(seg: NDArray[Any], label_manager: LabelManager) -> NDArray[
 
 
 def _require_same_shape(data: NDArray[Any], seg: NDArray[Any]) -> None:
-    if data.shape[1:] != seg.shape[1:]:
+    if seg.shape != (1, *data.shape[1:]):
         raise DatasetError(
             f"image and segmentation differ in shape: {tuple(data.shape[1:])} and "
-            f"{tuple(seg.shape[1:])}; resample one of them to the other"
+            f"{tuple(seg.shape[1:]) if seg.shape[:1] == (1,) else seg.shape}, expected (1, x, y, z) for (c, x, y, z); "
+            "resample one of them to the other"
+        )
+
+
+def _require_sound(data: NDArray[Any], properties: CaseProperties) -> None:
+    """Refuse arrays without voxels and spacings that are none; readers give neither, callers of the array API may."""
+    if data.ndim != 4 or data.size == 0:
+        raise DatasetError(f"the image has shape {data.shape}, expected (c, x, y, z) with at least one voxel")
+    spacing = properties.get("spacing", ())
+    if len(spacing) != 3 or not all(0 < float(step) < np.inf for step in spacing):
+        raise DatasetError(
+            f"the image has the spacing {list(spacing)}, expected three positive numbers (mm, in the array's axis "
+            "order); correct its header"
+        )
+
+
+def _require_memory(
+    shape: Sequence[int], new_shape: Sequence[int], spacing: Sequence[float], target_spacing: Sequence[float]
+) -> None:
+    """Refuse what cannot be held, which a wrong unit of spacing (m or um for mm) asks for."""
+    needed = 4 * shape[0] * math.prod(new_shape)
+    if needed > memory_limit():
+        raise DatasetError(
+            f"resampling from spacing {spacing} to {target_spacing} would turn shape {tuple(shape[1:])} into "
+            f"{tuple(new_shape)}, which takes {format_size(needed)}; correct the spacing of the image or of the plans"
         )
 
 

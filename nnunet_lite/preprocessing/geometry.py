@@ -88,8 +88,8 @@ def network_spacing(configuration_spacing: Sequence[float | None], own_spacing: 
     """Target spacing on three axes: a 2d configuration keeps the case's own distance of slices.
 
     Args:
-        configuration_spacing: of the plans, two or three entries (mm); None keeps the case's own along that axis.
+        configuration_spacing: of the plans, two or three entries (mm); None keeps the case's own (spec 01, 8.8).
         own_spacing: of the case, transposed (mm).
     """
-    wanted = [None, *configuration_spacing] if len(configuration_spacing) == 2 else configuration_spacing
-    return [float(own if value is None else value) for value, own in zip(wanted, own_spacing, strict=True)]
+    three = [None] * (3 - len(configuration_spacing)) + list(configuration_spacing)
+    return [float(own if value is None else value) for value, own in zip(three, own_spacing, strict=True)]

@@ -25,9 +25,11 @@ from typing import Any, NamedTuple
 
 from nnunet_lite.configuration import cpu_count
 from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
+from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_EXAMPLES = 5  # cases named in a message
 _POLL = 0.2  # seconds between two looks at the workers' memory
 _environment_lock = threading.Lock()
 
@@ -66,6 +68,7 @@ def run_tasks(
         show_progress: False hides the bar.
         max_ram: bytes that running tasks may need together by their estimates (default: 80 % of what is available).
 
+    A task that needs more than `max_ram` by itself is warned about and runs alone, since estimates are estimates.
     A task's own error is part of its outcome and never raised here, so that one bad case does not stop the others.
     """
     from tqdm import tqdm
@@ -80,6 +83,7 @@ def run_tasks(
         mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file need not hold every step
     )
     with progress as bar, WorkerPool(min(processes, len(tasks)), max_ram=max_ram) as pool:
+        _warn_of_large(tasks, pool)
         if processes == 0:
             for task in tasks:
                 yield _outcome(task.name, pool.submit(task))
@@ -89,6 +93,19 @@ def run_tasks(
         for future in as_completed(names):
             bar.update()
             yield _outcome(names[future], future)
+
+
+def _warn_of_large(tasks: list[Task], pool: WorkerPool) -> None:
+    large = [f"{task.name} ({format_size(task.memory)})" for task in tasks if task.memory > pool.max_ram]
+    if large:
+        examples = ", ".join(large[:_EXAMPLES]) + (", ..." if len(large) > _EXAMPLES else "")
+        logger.warning(
+            "%d of %d cases need more memory by estimate than the limit of %s and run alone: %s",
+            len(large),
+            len(tasks),
+            format_size(pool.max_ram),
+            examples,
+        )
 
 
 def _outcome(name: str, future: Future[Any]) -> Outcome:
@@ -191,7 +208,7 @@ class WorkerPool:
             raise ArgumentError(f"{processes} processes: expected 0 (everything in one process) or more")
         self._size = processes
         self._threads = threads_per_worker or max(1, cpu_count() // max(1, processes))
-        self._max_ram = max_ram if max_ram is not None else int(0.8 * available_memory())
+        self.max_ram = max_ram if max_ram is not None else int(0.8 * available_memory())
         self._waiting: deque[_Job] = deque()
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
@@ -274,7 +291,7 @@ class WorkerPool:
                     return
                 job = self._waiting[0]
                 needed = job.task.memory + sum(other.task.memory for other in running)
-                if running and (job.alone or needed > self._max_ram):
+                if running and (job.alone or needed > self.max_ram):
                     return
                 self._waiting.popleft()
             if not job.alone and not job.future.set_running_or_notify_cancel():

@@ -41,7 +41,7 @@ PLANNING = [
     (("-overwrite_target_spacing", 1, "nan", 1), ["nan", "three positive numbers"]),
     (("-overwrite_target_spacing", "1,1,1"), ["1,1,1", "three positive numbers"]),
     (("-overwrite_plans_name", "../elsewhere"), ["../elsewhere"]),
-    (("-overwrite_plans_name", ""), ["overwrite_plans_name"]),
+    (("-overwrite_plans_name", ""), ["plans name ''"]),
 ]
 PROCESSES = [
     (("-np", 2, 3), ["[2, 3]", "2d, 3d_fullres, 3d_lowres"]),

@@ -73,7 +73,7 @@ def _break(task: Path, how: str) -> None:
     [
         ("label missing", "foo_1: there is no label map"),
         ("image missing", "foo_1: there is no image"),
-        ("channel missing", "foo_1_0000.nii.gz is missing"),
+        ("channel missing", "foo_1_0000.nii.gz: this channel is missing"),
         ("misnamed", "foo_1_0.nii.gz"),
         ("garbage", "foo_3_0001.nii.gz cannot be read"),
         ("dead link", "link.nii.gz is a link that leads nowhere"),
@@ -94,7 +94,7 @@ def test_channels_that_the_document_does_not_know(tmp_path, nnunet_folders, capf
     (task / "imagesTr" / "foo_2_0000.nii.gz").unlink()
     (task / "labelsTr" / "foo_2.nii.gz").unlink()
     line = complaint(capfd, COMMAND, task, TARGET)
-    assert "foo_1: 2 image files, but dataset.json names 1 channel (CT)" in line
+    assert "foo_1: it has 2 image files, but dataset.json names 1 channel (CT)" in line
 
 
 @pytest.mark.parametrize(

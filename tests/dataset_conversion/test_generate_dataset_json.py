@@ -82,8 +82,8 @@ def test_channels_are_written_in_the_order_of_their_numbers(tmp_path, names):
         ({"labels": {"background": 0, "a": (1, 2)}}, "regions_class_order"),
         ({"labels": {"background": 0, "a": 1, "ignore": 4}}, "ignore is 4"),
         ({"file_ending": "nii.gz"}, "file_ending"),
-        ({"num_training_cases": -1}, "-1 training cases"),
-        ({"num_training_cases": 2.5}, "2.5 training cases"),
+        ({"num_training_cases": -1}, "numTraining. is -1"),
+        ({"num_training_cases": 2.5}, "numTraining. is 2.5"),
     ],
 )
 def test_a_document_nobody_could_use_is_refused_in_one_line_and_not_written(tmp_path, arguments, named):

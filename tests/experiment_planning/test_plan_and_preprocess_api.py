@@ -43,7 +43,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr("nnunet_lite.plans.configuration_manager.find_class", lambda kind, name: Recorder)
     monkeypatch.setattr(api, "find_class", lambda kind, name: Recorder if kind == "preprocessor" else FIND(kind, name))
     monkeypatch.setattr(Recorder, "calls", [])
-    monkeypatch.setattr(api, "copy_reference_labels", lambda name, reader: None)
+    monkeypatch.setattr(api, "copy_reference_labels", lambda name, reader, part: None)
     return Recorder.calls
 
 

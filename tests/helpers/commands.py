@@ -61,8 +61,8 @@ def complaint(capfd: pytest.CaptureFixture[str], command: str, *arguments: objec
     return lines[0]
 
 
-def start(command: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start a command as a process of its own, output to a pipe."""
+def start(command: str, *arguments: object, new_session: bool = False) -> subprocess.Popen[str]:
+    """Start a command as a process (or with its children a session) of its own, output to a pipe."""
     module, function = ENTRIES[command].split(":")
     code = f"import sys; from nnunet_lite.cli.{module} import {function}; sys.exit({function}(sys.argv[1:]))"
     return subprocess.Popen(
@@ -71,6 +71,7 @@ def start(command: str, *arguments: object) -> subprocess.Popen[str]:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        start_new_session=new_session,
     )
 
 

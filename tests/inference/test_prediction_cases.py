@@ -11,7 +11,7 @@ from helpers.datasets import write_image
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunet_lite.inference.data_iterators import CaseToPredict
-from nnunet_lite.inference.prediction_cases import case_name, check_part, find_cases, is_done, output_folder
+from nnunet_lite.inference.prediction_cases import case_name, find_cases, is_done, output_folder
 
 ONE = {"file_ending": ".nii.gz", "channel_names": {"0": "CT"}}
 TWO = {"file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"}}
@@ -85,13 +85,6 @@ def test_previous_stage(folder):
         find_cases(folder, None, TWO, folder / "previous")
     (folder / "previous" / "b_1.nii.gz").touch()
     assert find_cases(folder, None, TWO, folder / "previous")[0].previous == str(folder / "previous" / "a.nii.gz")
-
-
-def test_parts():
-    check_part(2, 1)
-    for part in (-1, 2):
-        with pytest.raises(ArgumentError, match="0 to 1"):
-            check_part(2, part)
 
 
 def test_damaged_outputs_are_not_done(tmp_path, caplog):

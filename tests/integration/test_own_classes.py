@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_an_own_class_that_is_not_found_names_those_that_are(ported: Path, capfd
     succeed("nnUNetv2_extract_fingerprint", "-d", "41", "-np", "0", "--no_pbar")
     for flag, name in (("-pl", "MyPlaner"), ("-preprocessor_name", "MyPreprocesor")):
         line = complaint(capfd, "nnUNetv2_plan_experiment", "-d", "41", flag, name)
-        assert name in line and name[:6] in line.split("there are:")[1]
+        assert name in line and name[:6] in re.split("there are:|the closest are:", line)[1]
 
 
 def test_an_own_class_that_raises_is_one_line(ported: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from helpers.datasets import make_dataset, write_image
 
 from nnunet_lite.exceptions import DatasetError, PathError
+from nnunet_lite.plans.label_manager import convert_labelmap_to_one_hot
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.default_preprocessor import DefaultPreprocessor
 from nnunet_lite.preprocessing.preprocessed_dataset import nnUNetDatasetBlosc2
@@ -242,3 +243,129 @@ def test_missing_plan_and_forbidden_names(prepared: tuple[Path, Path]) -> None:
     (folder.parent / "dataset.json").unlink()
     with pytest.raises(PathError, match="nnUNetv2_plan_and_preprocess"):
         _preprocess()
+
+
+def _run_with(document: dict[str, Any], data: np.ndarray, seg: np.ndarray, plans: PlansManager) -> tuple[Any, Any, Any]:
+    return DefaultPreprocessor(verbose=False).run_case_npy(
+        data, seg, {"spacing": [1.0] * 3}, plans, plans.get_configuration("3d_fullres"), document
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "keys"),
+    [
+        ({"background": 0, "w": [1, 2], "c": 2, "ignore": 3}, [(1, 2), 2, (-1, 0, 1, 2)]),
+        ({"background": 0, "w": [1, 2], "c": [2]}, [(1, 2), (2,)]),
+        ({"background": 0, "a": 1, "b": 2, "ignore": 3}, [1, 2, (-1, 0, 1, 2)]),
+    ],
+)
+def test_classes_whose_voxels_are_stored(labels: dict[str, Any], keys: list[Any]) -> None:
+    data, seg = _fixture_c()
+    data[0, 0, 0, 0] = 0  # outside: -1, which belongs to the annotated area
+    seg[0, 3] = 3 if "ignore" in labels else 0
+    document = (
+        {"labels": labels, "regions_class_order": [1, 2]} if isinstance(labels.get("w"), list) else {"labels": labels}
+    )
+    _, stored, properties = _run_with(document, data, seg, _plans())
+    found = properties["class_locations"]
+    assert list(found) == keys
+    for key, places in found.items():
+        assert set(stored[tuple(places.T)].tolist()) <= set(key if isinstance(key, tuple) else (key,))
+    if "ignore" in labels:
+        assert len(found[-1, 0, 1, 2]) == 144 - 36 and stored[0, 0, 0, 0] == -1
+
+
+@pytest.mark.parametrize("scheme", ["ZScoreNormalization", "RescaleTo01Normalization", "NoNormalization"])
+@pytest.mark.parametrize("use_mask", [False, True])
+def test_images_without_any_structure(scheme: str, use_mask: bool) -> None:
+    plans = _plans(normalization_schemes=[scheme], use_mask_for_norm=[use_mask], spacing=[0.8, 1.25, 1.0])
+    data, seg, properties = _run(np.zeros((1, 4, 4, 4), np.float32), np.zeros((1, 4, 4, 4)), [1.0] * 3, plans)
+    assert data.shape == (1, 5, 3, 4) and not data.any() and (seg == -1).all()
+    assert properties["bbox_used_for_cropping"] == [[0, 4]] * 3
+    assert properties["class_locations"] == {1: [], 2: []}
+    constant, seg, _ = _run(np.full((1, 4, 4, 4), 7, np.float32), np.zeros((1, 4, 4, 4), np.uint8), [1.0] * 3, plans)
+    assert (constant == (7 if scheme == "NoNormalization" else 0)).all() and not seg.any()
+
+
+def test_an_axis_never_vanishes() -> None:
+    data, seg, _ = _run(*_fixture_c(), [1.0] * 3, _plans(spacing=[9.0, 9.0, 9.0]))
+    assert data.shape == seg.shape == (1, 1, 1, 1) and np.isfinite(data).all()
+
+
+def test_a_2d_configuration_keeps_the_slices_and_so_does_a_spacing_without_number() -> None:
+    source = _fixture_c()
+    thick, flat = [6.5, 1.25, 1.25], [999 * 1.25, 1.25, 1.25]
+    for spacing in (thick, flat):
+        data, seg, _ = _run(*source, spacing, _plans(spacing=[1.0, 1.0]))
+        assert data.shape == (1, 4, 8, 8)
+        alone, _, _ = _run(source[0][:, :1], source[1][:, :1], flat, _plans(spacing=[1.0, 1.0]))
+        assert alone.shape == (1, 1, 8, 8) and alone.std() > 0
+    data, _, _ = _run(*source, thick, _plans(spacing=[None, 1.0, 1.0]))
+    assert data.shape == (1, 4, 8, 8)
+    data, seg, _ = _run(*source, thick, _plans(spacing=[None] * 3))
+    np.testing.assert_array_equal(seg, source[1])
+
+
+@pytest.mark.parametrize(("target", "slices"), [(3.25, [0, 0, 1, 1, 2, 2, 3, 3]), (13.0, [1, 3])])
+def test_thick_slices_are_selected_not_mixed(target: float, slices: list[int]) -> None:
+    data = np.repeat(np.arange(1, 5, dtype=np.float32), 36).reshape(1, 4, 6, 6)
+    seg = np.repeat(np.array([1, 0, 2, 1], np.uint8), 36).reshape(1, 4, 6, 6)
+    plans = _plans(spacing=[target, 1.0, 1.0], normalization_schemes=["NoNormalization"])
+    data, seg, _ = _run(data, seg, [6.5, 1.25, 1.25], plans)
+    assert data[0, :, 3, 3].tolist() == [index + 1 for index in slices]
+    assert seg[0, :, 3, 3].tolist() == [[1, 0, 2, 1][index] for index in slices]
+
+
+def test_a_previous_stage_is_marked_outside_and_resampled() -> None:
+    data, seg = _fixture_c()
+    data[0, :, :, 5] = 0
+    data[0, 2, 2, 5] = 1  # the box keeps the column, most of it outside
+    _, previous, _ = _run(data, seg, [1.25] * 3, _plans(), with_class_locations=False)
+    _, reference, _ = _run(data, seg, [1.25] * 3, _plans())
+    np.testing.assert_array_equal(previous, reference)
+    assert set(np.unique(previous)) == {-1, 0, 1, 2}
+    one_hot = convert_labelmap_to_one_hot(previous[0], [1, 2], np.float32)
+    assert not one_hot[:, previous[0] == -1].any() and one_hot.sum() == (previous > 0).sum()
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "bool", "uint8", "int64", "uint16"])
+def test_labels_of_every_number_type(kind: str) -> None:
+    data, seg = _fixture_c()
+    seg = seg.clip(0, 1) if kind == "bool" else seg
+    _, stored, _ = _run(data, seg.astype(kind), [1.0] * 3, _plans())
+    assert stored.dtype == np.int8
+    np.testing.assert_array_equal(stored, seg)
+
+
+def test_large_labels() -> None:
+    data, seg = _fixture_c()
+    for largest, kind in ((127, np.int8), (128, np.int16), (32767, np.int16)):
+        document = {"labels": {"background": 0, **{f"l{value}": value for value in range(1, largest + 1)}}}
+        _, stored, properties = _run_with(document, data, np.where(seg == 2, largest, 0), _plans())
+        assert stored.dtype == kind and stored.max() == largest and len(properties["class_locations"][largest]) == 1
+    document["labels"]["l32768"] = 32768
+    with pytest.raises(DatasetError, match="label 32768 is too large to be stored, expected at most 32767"):
+        _run_with(document, data, np.where(seg == 2, 32768, 0), _plans())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seg": 0.5}, "0.5 in a label map; every voxel needs the whole number"),
+        ({"seg": np.nan}, "NaN or infinity in a label map"),
+        ({"seg": -2}, "holds label -2"),
+        ({"seg": 10**12}, "holds label 1000000000000"),
+        ({"spacing": [1.0, 0.0, 1.0]}, r"spacing \[1.0, 0.0, 1.0\], expected three positive numbers"),
+        ({"spacing": [1.0, 1.0]}, "expected three positive numbers"),
+        ({"spacing": [1.0, np.nan, 1.0]}, "expected three positive numbers"),
+        ({"shape": (1, 0, 6, 6)}, r"shape \(1, 0, 6, 6\), expected .* at least one voxel"),
+        ({"shape": (4, 6, 6)}, r"shape \(4, 6, 6\), expected \(c, x, y, z\)"),
+        ({"seg_shape": (2, 4, 6, 6)}, r"expected \(1, x, y, z\)"),
+        ({"spacing": [1e4] * 3}, r"would turn shape \(4, 6, 6\) into \(40000, 60000, 60000\), .*; correct the spacing"),
+    ],
+)
+def test_arrays_that_cannot_be_preprocessed(change: dict[str, Any], message: str) -> None:
+    data = np.ones(change.get("shape", (1, 4, 6, 6)), np.float32)
+    seg = np.full(change.get("seg_shape", (1, 4, 6, 6)), change.get("seg", 0))
+    with pytest.raises(DatasetError, match=message):
+        _run(data, seg, change.get("spacing", [1.0] * 3), _plans())

@@ -101,8 +101,16 @@ def test_large_tasks_wait_for_each_other() -> None:
     assert all(earlier[1] <= later[0] for earlier, later in zip(spans, spans[1:], strict=False))
 
 
-def test_a_task_larger_than_the_limit_still_runs() -> None:
-    assert collect(run_tasks([Task("huge", square, (4,), 10**15)], 1, show_progress=False, max_ram=1)) == {"huge": 16}
+def test_a_task_larger_than_the_limit_still_runs_alone_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    tasks = [Task("huge", nap, (0.2,), 3 * 2**30), Task("larger", nap, (0.2,), 4 * 2**30), Task("small", nap, (0,), 1)]
+    spans = collect(run_tasks(tasks, 3, show_progress=False, max_ram=2**30))
+    (first, end), (begin, last), small = spans["huge"], spans["larger"], spans["small"]
+    assert end <= begin or last <= first
+    assert not any(start < small[1] and small[0] < stop for start, stop in ((first, end), (begin, last)))
+    assert (
+        "2 of 3 cases need more memory by estimate than the limit of 1.0 GiB and run alone: huge (3.0 GiB), larger"
+        in (caplog.text)
+    )
 
 
 def test_workers_get_their_share_of_threads_and_the_environment_is_restored() -> None:
