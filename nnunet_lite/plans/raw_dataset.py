@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,8 @@ def list_image_cases(folder: PathLike, file_ending: str) -> dict[str, list[str]]
     cases = group_by_case(Path(folder), file_ending, findings)
     faults = [finding for finding in findings if finding.is_fault]
     if faults:
-        raise faults_as_error(str(folder), faults, len(cases))
+        inside = [replace(fault, file=fault.file.removeprefix(f"{Path(folder).name}/")) for fault in faults]
+        raise faults_as_error(str(folder), inside, len(cases))
     return cases
 
 
