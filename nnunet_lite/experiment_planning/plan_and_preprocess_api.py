@@ -309,20 +309,32 @@ def _distinct_configurations(plans_manager: PlansManager, configurations: Sequen
             )
     first: dict[str, str] = {}
     for name in existing:
-        configuration = plans_manager.get_configuration(name)
-        other = first.setdefault(configuration.data_identifier, name)
-        if other == name:
+        _refuse_shared_folder(plans_manager, name)
+        other = first.setdefault(plans_manager.get_configuration(name).data_identifier, name)
+        if other != name:
+            logger.info("Configuration %s uses the preprocessed cases of %s", name, other)
+    return list(first.values())
+
+
+def _refuse_shared_folder(plans_manager: PlansManager, name: str) -> None:
+    """Raise PlansError if any other configuration, asked for or not, stores other cases in the folder of this one."""
+    mine = plans_manager.get_configuration(name)
+    for other in plans_manager.available_configurations:
+        try:
+            theirs = plans_manager.get_configuration(other)
+            shared = theirs.data_identifier == mine.data_identifier
+        except PlansError:  # a fault of a configuration nobody asked for
             continue
-        theirs = plans_manager.get_configuration(other).configuration
-        different = [key for key in _PREPROCESSING_KEYS if configuration.configuration.get(key) != theirs.get(key)]
-        if different:
+        different = [key for key in _PREPROCESSING_KEYS if theirs.configuration.get(key) != mine.configuration.get(key)]
+        if shared and different:
+            given = plans_manager.plans["configurations"][other]
+            deviates = "inherits_from" in given and any(key in given for key in different)
+            first, second = (name, other) if deviates else (other, name)
             raise PlansError(
-                f"Configurations {other} and {name} of {plans_manager.plans_name} both store their cases in "
-                f"{configuration.data_identifier} but differ in {', '.join(different)}; give {name} a data_identifier "
+                f"Configurations {first} and {second} of {plans_manager.plans_name} both store their cases in "
+                f"{mine.data_identifier} but differ in {', '.join(different)}; give {second} a data_identifier "
                 "of its own in the plans"
             )
-        logger.info("Configuration %s uses the preprocessed cases of %s", name, other)
-    return list(first.values())
 
 
 def _warn_if_dataset_json_changed(dataset_name: str) -> None:

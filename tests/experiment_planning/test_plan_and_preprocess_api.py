@@ -108,10 +108,14 @@ def test_configurations_that_share_their_cases_are_preprocessed_once(nnunet_fold
     assert [call[1] for call in recorded] == ["cascade", "2d"]
 
 
-def test_configurations_must_not_overwrite_each_others_cases(nnunet_folders: Any, recorded: Any) -> None:
+@pytest.mark.parametrize("asked", [["3d_fullres", "mine"], ["mine"], ["3d_fullres"]], ids=str)
+def test_configurations_must_not_overwrite_each_others_cases(
+    asked: list[str], nnunet_folders: Any, recorded: Any
+) -> None:
     planned(nnunet_folders, mine={"inherits_from": "3d_fullres", "spacing": [2, 2, 2]})
     with pytest.raises(PlansError, match="3d_fullres and mine .* differ in spacing; give mine a data_identifier"):
-        api.preprocess([1], configurations=["3d_fullres", "mine"])
+        api.preprocess([1], configurations=asked)
+    assert recorded == []
 
 
 def test_nothing_to_preprocess(nnunet_folders: Any, recorded: Any) -> None:
