@@ -132,14 +132,16 @@ def group_by_case(folder: Path, file_ending: str, findings: list[Fault]) -> dict
 
 def _misnamed(folder: Path, name: str, file_ending: str) -> Fault:
     stem = name[: -len(file_ending)]
+    suggestion = f"rename it to {stem}_0000{file_ending} if it is channel 0 of case {stem}"
     number = re.match(r"^(.+?)[_-](\d{1,3})$", stem)
-    suggestion = f"{number[1]}_{int(number[2]):04d}" if number and len(number[2]) < 4 else f"{stem}_0000"
+    if number:
+        suggestion += f", to {number[1]}_{int(number[2]):04d}{file_ending} if {number[2]} is its channel"
     return Fault(
         "image-name",
         "no channel number at the end of its name",
         f"CASE_0000{file_ending} (case, channel with 4 digits)",
         file=f"{folder.name}/{name}",
-        repair=f"rename it, for example to {suggestion}{file_ending}",
+        repair=suggestion,
     )
 
 

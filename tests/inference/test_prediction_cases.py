@@ -107,3 +107,9 @@ def test_a_misnamed_file_names_its_folder_once(tmp_path):
     with pytest.raises(DatasetError) as error:
         find_cases(tmp_path, None, ONE)
     assert str(error.value).startswith(f"{tmp_path}: scan.nii.gz: no channel number at the end of its name, expected")
+
+
+def test_a_number_at_the_end_of_a_misnamed_file_may_be_the_case_or_the_channel(tmp_path):
+    (tmp_path / "liver_001.nii.gz").touch()
+    with pytest.raises(DatasetError, match=r"to liver_001_0000\.nii\.gz if .* to liver_0001\.nii\.gz if 001 is"):
+        find_cases(tmp_path, None, ONE)
