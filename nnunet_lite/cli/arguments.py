@@ -44,6 +44,9 @@ class _Parser(argparse.ArgumentParser):
         unknown = "unrecognized arguments: "
         if message.startswith(unknown):
             message = "; ".join(self._explain(word) for word in message[len(unknown) :].split())
+        positional = " ".join(str(action.dest) for action in self._actions if not action.option_strings)
+        if "arguments are required" in message and positional:
+            message += f"; expected: {self.prog} {positional} [flags]"
         self.exit(2, f"{self.prog}: {message} (see {self.prog} -h)\n")
 
     def _explain(self, word: str) -> str:

@@ -154,8 +154,16 @@ def _datasets_in(root: PathLike) -> list[str]:
 
 def _unknown(what: str) -> DatasetError:
     folders = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)
-    roots = ", ".join(f"{root.variable}={root.get() if root.is_set() else '(not set)'}" for root in folders)
-    return DatasetError(f"There is no dataset {what} in {roots}; {_listing(existing_datasets())}")
+    roots = ", ".join(f"{root.variable}={_state(root)}" for root in folders)
+    names = existing_datasets()
+    advice = "" if names else "; export these variables with the folders that hold your datasets"
+    return DatasetError(f"There is no dataset {what} in {roots}; {_listing(names)}{advice}")
+
+
+def _state(root: Any) -> str:
+    if not root.is_set():
+        return "(not set)"
+    return f"{root.get()}" if Path(root).is_dir() else f"{root.get()} (no such folder)"
 
 
 def _listing(names: list[str]) -> str:

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from nnunet_lite.cli.arguments import CONTINUE_TRAINING, EPOCHS, TRAINER, command, make_parser
+from nnunet_lite.cli.arguments import (
+    CONTINUE_TRAINING,
+    DATASET_POSITION,
+    EPOCHS,
+    FOLD_POSITION,
+    TRAINER,
+    command,
+    make_parser,
+)
 from nnunet_lite.exceptions import DatasetError
 
 
@@ -42,3 +50,9 @@ def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
         raise KeyboardInterrupt
 
     assert entry() == 130
+
+
+def test_missing_positional_arguments_are_shown_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        make_parser("train", "", DATASET_POSITION, FOLD_POSITION).parse_args(["4"])
+    assert "required: fold; expected: train dataset_name_or_id fold [flags]" in capsys.readouterr().err
