@@ -55,6 +55,23 @@ def find_cases(
     return cases
 
 
+def array_cases(images: Any, previous: Any, properties: Any, outputs: Any) -> list[CaseToPredict]:
+    """Cases from arrays, single ones or lists of equal length. Raises ArgumentError."""
+    if not isinstance(images, (list, tuple)):
+        images, previous, properties, outputs = [images], [previous], [properties], [outputs]
+    empty = [None] * len(images)
+    columns = [images, empty if previous is None else previous, properties, empty if outputs is None else outputs]
+    if len({len(column) for column in columns}) > 1:
+        raise ArgumentError(
+            f"{len(images)} images, {len(columns[1])} previous segmentations, {len(properties)} properties and "
+            f"{len(columns[3])} outputs were given; expected as many of each"
+        )
+    return [
+        CaseToPredict(Path(output).name if output else f"image {number}", image, seg, own, output)
+        for number, (image, seg, own, output) in enumerate(zip(*columns, strict=True))
+    ]
+
+
 def case_name(file: str, ending: str) -> str:
     """File name without its ending and channel number, where it has one."""
     stem = Path(file).name
