@@ -281,10 +281,12 @@ def _models_with_flags(dataset_folder: Path, wanted: ModelName) -> str:
     """The models of a dataset and the flags to give for each, those that need the fewest other flags first."""
     found = []
     for name in subdirs(dataset_folder, join=False) if dataset_folder.is_dir() else []:
-        if name.count(_SEPARATOR) == 2:
+        try:
             model = parse_model_folder_name(name)
-            flags = [f"{flag} {has}" for flag, has, asked in zip(_FLAGS, model, wanted, strict=True) if has != asked]
-            found.append((len(flags), f"{name} ({' '.join(flags)})"))
+        except ArgumentError:  # no model
+            continue
+        flags = [f"{flag} {has}" for flag, has, asked in zip(_FLAGS, model, wanted, strict=True) if has != asked]
+        found.append((len(flags), f"{name} ({' '.join(flags)})"))
     if not found:
         train = (
             f"nnUNetv2_train {dataset_folder.name} {wanted.configuration} FOLD -tr {wanted.trainer} -p {wanted.plans}"
