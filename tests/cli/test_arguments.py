@@ -42,3 +42,22 @@ def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
         raise KeyboardInterrupt
 
     assert entry() == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-d", "4"], "Stopped. Finished work is kept; the same command goes on.\n"),
+        (
+            ["-d", "4", "--clean"],
+            "Stopped. Finished work is kept; the same command goes on. With --clean it starts over.\n",
+        ),
+    ],
+)
+def test_what_goes_on_after_ctrl_c(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @command
+    def entry(argv: Sequence[str] | None) -> int:
+        raise KeyboardInterrupt
+
+    assert entry(arguments) == 130
+    assert capsys.readouterr().err == message
