@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunet_lite.configuration import num_processes_default
+from nnunet_lite.configuration import usable_processes
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.experiment_planning.case_comparison import compare_cases
 from nnunet_lite.experiment_planning.case_examination import CaseReport, Questions, examine_case
@@ -170,7 +170,7 @@ def examine(
         if name not in (known or {})
     ]
     tasks.sort(key=lambda task: task.memory, reverse=True)
-    processes = num_processes_default() if num_processes is None else num_processes
+    processes = usable_processes(num_processes)
     reports = dict(known or {})
     for outcome in run_tasks(tasks, processes, description=description, show_progress=show_progress, max_ram=max_ram):
         if outcome.error is not None:
