@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -221,7 +222,4 @@ def _memory(reader: type[BaseReaderWriter], case: RawCase) -> int:
         channels, *shape = reader().read_header(case.images[0]).shape
     except DatasetError:
         return 0
-    voxels = 1
-    for edge in shape:
-        voxels *= edge
-    return voxels * (4 * channels * len(case.images) + 12)
+    return math.prod(shape) * (4 * channels * len(case.images) + 12)

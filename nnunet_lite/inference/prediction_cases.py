@@ -11,6 +11,7 @@ from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.inference.data_iterators import CaseToPredict
+from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.plans.raw_dataset import list_image_cases
 from nnunet_lite.utilities.files import PathLike, subfiles
 from nnunet_lite.utilities.logging import logger
@@ -165,10 +166,10 @@ def _outputs(output: Output, names: list[str], ending: str) -> list[str | None]:
 
 
 def _check_channels(files: Mapping[str, Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
-    channels = dataset_json.get("modality", dataset_json.get("channel_names")) or {}
+    channels = image_channels(dataset_json)
     for name, images in files.items():
         if len(images) not in (1, len(channels)):
             raise DatasetError(
                 f"{name}: {len(images)} image files, but the model was trained with {len(channels)} channels "
-                f"({', '.join(map(str, channels.values()))}): {', '.join(Path(file).name for file in images)}"
+                f"({', '.join(channels)}): {', '.join(Path(file).name for file in images)}"
             )

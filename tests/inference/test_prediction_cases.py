@@ -35,6 +35,10 @@ def test_folder(folder):
 def test_number_of_channels_is_checked(folder):
     with pytest.raises(DatasetError, match="a: 2 image files, but the model was trained with 1"):
         find_cases(folder, None, ONE)
+    with pytest.raises(DatasetError, match=r"trained with 3 channels \(R, G, B\): a_0000.nii.gz, a_0001.nii.gz"):
+        find_cases(folder, None, {**ONE, "channel_names": ["R", "G", "B"]})
+    with pytest.raises(DatasetError, match="has no channel_names"):
+        find_cases(folder, None, {"file_ending": ".nii.gz"})
 
 
 def test_single_file_and_lists(folder):
