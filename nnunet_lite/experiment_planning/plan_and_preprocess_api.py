@@ -21,6 +21,7 @@ from nnunet_lite.experiment_planning.verify_dataset_integrity import (
 from nnunet_lite.extensions import find_class, known_names
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunet_lite.plans.configuration_manager import PREPROCESSING_KEYS
 from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.plans_manager import PlansManager, plans_file
 from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name, raw_folder
@@ -31,17 +32,6 @@ from nnunet_lite.utilities.parts import WHOLE, Part, check_part
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 OTHER_PROCESSES = 4  # for configurations not named above
-
-_PREPROCESSING_KEYS = (
-    "preprocessor_name",
-    "spacing",
-    "normalization_schemes",
-    "use_mask_for_norm",
-    "resampling_fn_data",
-    "resampling_fn_data_kwargs",
-    "resampling_fn_seg",
-    "resampling_fn_seg_kwargs",
-)
 
 
 def extract_fingerprints(
@@ -319,7 +309,7 @@ def _distinct_configurations(plans_manager: PlansManager, configurations: Sequen
         if other == name:
             continue
         theirs = plans_manager.get_configuration(other).configuration
-        different = [key for key in _PREPROCESSING_KEYS if configuration.configuration.get(key) != theirs.get(key)]
+        different = [key for key in PREPROCESSING_KEYS if configuration.configuration.get(key) != theirs.get(key)]
         if different:
             raise PlansError(
                 f"Configurations {other} and {name} of {plans_manager.plans_name} both store their cases in "

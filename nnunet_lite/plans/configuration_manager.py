@@ -14,6 +14,17 @@ from nnunet_lite.plans.checked_values import entries, folder_name, mapping, numb
 from nnunet_lite.plans.dataset_json import short
 from nnunet_lite.plans.migrations import migrate_configuration
 
+PREPROCESSING_KEYS = (  # what decides how the cases of a configuration are preprocessed
+    "preprocessor_name",
+    "spacing",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
+)
+
 
 class ConfigurationManager:
     """Typed view of one configuration (nnU-Net v2 2.8.1 property names).
