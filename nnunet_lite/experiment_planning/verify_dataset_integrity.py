@@ -80,7 +80,15 @@ def check_dataset(
     examination = examine(
         survey.dataset, survey.findings, survey.questions, num_processes, description, show_progress, max_ram
     )
-    return DatasetCheck(survey.dataset, examination)
+    return DatasetCheck(survey.dataset, with_comparison(survey.dataset, examination))
+
+
+def with_comparison(dataset: RawDataset, examination: Examination) -> Examination:
+    """Add what only shows when all cases of a dataset are compared (warnings)."""
+    found = compare_cases(examination.reports, readable_labels(dataset.dataset_json))
+    return examination._replace(
+        findings=[*examination.findings, *(_with_short_path(finding, dataset.folder) for finding in found)]
+    )
 
 
 def conclude(dataset: RawDataset, examination: Examination) -> None:
@@ -148,7 +156,7 @@ def examine(
     known: Mapping[str, CaseReport] | None = None,
     note: Callable[[str, CaseReport], None] | None = None,
 ) -> Examination:
-    """Look at every case, as far as its files are there, in background processes, and collect what was found.
+    """Look at every case, as far as its files are there, in background processes, and collect what was found in each.
 
     Args:
         known: reports made before, of cases that need not be looked at again.
@@ -182,8 +190,6 @@ def examine(
             note(outcome.name, outcome.value)
     in_order = {name: reports[name] for name in cases}
     found = [*findings, *(finding for report in in_order.values() for finding in report.findings)]
-    if questions.is_check:
-        found += compare_cases(in_order, readable_labels(dataset.dataset_json))
     return Examination(in_order, [_with_short_path(finding, dataset.folder) for finding in found])
 
 
