@@ -145,12 +145,15 @@ class ConfigurationManager:
         """Check that a U-Net with these strides can put a patch together again after pooling it.
 
         Raises:
-            PlansError: an edge of the patch is not divisible by the product of its strides.
+            PlansError: an edge of the patch is not divisible by the product of its strides, or these are no strides.
         """
-        strides, patch = self.network_arch_init_kwargs.get("strides") or [], self.patch_size
+        strides, patch = self.network_arch_init_kwargs.get("strides"), self.patch_size
+        if not isinstance(strides, (list, tuple)) or not strides:
+            return
         if not all(isinstance(stride, (list, tuple)) and len(stride) == len(patch) for stride in strides):
             return
-        divisors = [math.prod(axis) for axis in zip(*strides, strict=True)] or [1] * len(patch)
+        checked = [numbers(stride, self._named("strides"), whole=True) for stride in strides]
+        divisors = [math.prod(map(int, axis)) for axis in zip(*checked, strict=True)]
         if any(edge % divisor for edge, divisor in zip(patch, divisors, strict=True)):
             nearest = [max(1, round(edge / divisor)) * divisor for edge, divisor in zip(patch, divisors, strict=True)]
             raise PlansError(

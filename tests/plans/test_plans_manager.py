@@ -52,6 +52,13 @@ def test_a_patch_that_cannot_be_pooled_is_named(patch: list[int], strides: list[
     assert "divisible by [2, 4, 4]" in str(error.value) and nearest in str(error.value)
 
 
+@pytest.mark.parametrize("strides", [[[1, 1], [0, 2]], [[1, 1], ["2", 2]], [[1, 1], [1.5, 2]]])
+def test_strides_that_are_none_are_named(strides: list[Any]) -> None:
+    plans = make_plans(x={"patch_size": [40, 40], "architecture": {"arch_kwargs": {"strides": strides}}})
+    with pytest.raises(PlansError, match="Configuration x of the plans: strides is .* expected two or three positive"):
+        PlansManager(plans).get_configuration("x").require_poolable_patch()
+
+
 def test_a_configuration_that_is_none(tmp_path: Path) -> None:
     file = tmp_path / "plans.json"
     file.write_text(json.dumps(make_plans(mine=["inherits_from", "3d_fullres"])))
