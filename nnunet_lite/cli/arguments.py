@@ -112,7 +112,7 @@ def _exit_on_sigterm() -> None:
 
 def dataset(text: str) -> int | str:
     """A dataset as id (4, 004) or folder name (Dataset004_Hippocampus)."""
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isdecimal() else text
 
 
 def fold(text: str) -> int | str:

@@ -110,7 +110,7 @@ def parse_fold(fold: Fold) -> Fold:
     text = str(fold)
     if text == "all":
         return text
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ArgumentError(f"fold {fold!r}: expected a whole number or 'all'")
     return int(text)
 
@@ -168,7 +168,7 @@ class TrainedModel:
             for name in subdirs(self.folder, prefix="fold_", join=False)
             if (self.folder / name / checkpoint_name).is_file()
         ]
-        numbers: list[Fold] = sorted(int(name) for name in with_checkpoint if name.isdigit())
+        numbers: list[Fold] = sorted(int(name) for name in with_checkpoint if name.isdecimal())
         return numbers or [name for name in with_checkpoint if name == "all"]
 
     def load_fold(self, fold: Fold, checkpoint_name: str = _FINAL) -> Checkpoint:

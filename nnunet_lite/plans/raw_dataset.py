@@ -134,7 +134,7 @@ def maybe_convert_to_dataset_name(dataset_name_or_id: int | str) -> str:
         if _roots() and text not in existing_datasets():
             raise _unknown(text)
         return text
-    if not text.strip().isdigit():
+    if not text.strip().isdecimal():
         raise DatasetError(f"{text!r} is no dataset; expected an id such as 4 or a name such as Dataset004_Hippocampus")
     return dataset_id_to_name(int(text))
 
