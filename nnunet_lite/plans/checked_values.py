@@ -21,7 +21,10 @@ def _refused(what: str, value: Any, expected: str) -> PlansError:
 
 
 def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and bool(-_LARGEST < value < _LARGEST)  # NaN is not
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    number: Any = value  # compared as it is: no float can hold every whole number of a JSON file
+    return bool(-_LARGEST < number < _LARGEST)  # NaN is not
 
 
 def _is_beyond_float(number: Any) -> bool:

@@ -135,4 +135,4 @@ def test_warnings(
     file.write_text(json.dumps({**other, "plans_name": "other"}))
     with caplog.at_level(logging.WARNING, "nnunet_lite"):
         move_plans_between_datasets(11, 12, "nnUNetPlans", overwrite=True)
-    assert "Plans other store cases in nnUNetPlans_2d, too" in caplog.text
+    assert "Plans other store cases in nnUNetPlans_2d, " in caplog.text

@@ -125,7 +125,6 @@ def test_golden_plans_build(goldens: Path, plans: str) -> None:
     [
         ("features_per_stage", [4, -8, 8]),  # RuntimeError of torch
         ("kernel_sizes", [[1, 3, 3]]),
-        ("strides", [[1, 1, 1], [1, 2, 2], []]),
         ("n_conv_per_stage", []),
         ("n_stages", 2.5),
         ("features_per_stage", "many"),
