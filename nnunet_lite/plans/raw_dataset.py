@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +173,11 @@ def list_image_cases(folder: PathLike, file_ending: str) -> dict[str, list[str]]
     Raises:
         DatasetError: the folder does not exist, files are named otherwise, or a channel in between is missing.
     """
-    findings: list[Fault] = []
-    cases = group_by_case(Path(folder), file_ending, findings)
+    folder, findings = Path(folder), list[Fault]()
+    cases = group_by_case(folder, file_ending, findings)
     faults = [finding for finding in findings if finding.is_fault]
-    if faults:
+    if faults:  # the message names the folder itself
+        faults = [replace(fault, file=fault.file.removeprefix(f"{folder.name}/")) for fault in faults]
         raise faults_as_error(str(folder), faults, len(cases))
     return cases
 

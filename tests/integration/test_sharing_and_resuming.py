@@ -72,6 +72,7 @@ def test_cases_of_different_parts_are_compared_by_the_part_that_is_last(
 ) -> None:
     raw = nnunet_folders.raw / folder.name
     shutil.copy(raw / "imagesTr" / "case_00_0000.nii.gz", raw / "imagesTr" / "case_01_0000.nii.gz")
+    shutil.copy(raw / "labelsTr" / "case_00.nii.gz", raw / "labelsTr" / "case_01.nii.gz")
     for number in range(0, CASES, 2):  # label 2 is left in the second part only
         file = str(raw / "labelsTr" / f"case_{number:02d}.nii.gz")
         sitk.WriteImage(sitk.Clamp(sitk.ReadImage(file), upperBound=1), file, True)
