@@ -65,6 +65,13 @@ class BaseReaderWriter(ABC):
             data[i * channels : (i + 1) * channels] = other.voxels
         return data, content.properties
 
+    def properties_for_writing(self, file: str) -> CaseProperties:
+        """What a label map shall share with this image beyond the properties that upstream knows.
+
+        Asked for where label maps are written; what is stored of training cases has upstream's keys alone.
+        """
+        return CaseProperties()
+
     def read_images_unaltered(self, image_fnames: Sequence[str]) -> tuple[NDArray[np.float32], CaseProperties]:
         """As read_images, with NaN and infinity left in where a reader otherwise replaces them."""
         return self.read_images(image_fnames)

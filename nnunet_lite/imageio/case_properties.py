@@ -14,7 +14,7 @@ class CaseProperties(TypedDict, total=False):
     spacing: list[float]  # 3 numbers, unit of the file (millimetres)
     sitk_stuff: dict[str, Any]  # SimpleITK's spacing, origin, direction: x first, LPS; written back as they are
     nibabel_stuff: dict[str, Any]  # original_affine and, if reoriented, reoriented_affine: 4x4, RAS
-    nifti_header: bytes  # the 348 bytes of the image's header; ours, nnU-Net v2 passes over it
+    nifti_header: bytes  # the 348 bytes of the image's header; ours, and only where label maps are written
     shape_before_cropping: tuple[int, ...]
     bbox_used_for_cropping: list[list[int]]  # per axis [first, one past the last]
     shape_after_cropping_and_before_resampling: tuple[int, ...]

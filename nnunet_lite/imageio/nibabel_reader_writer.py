@@ -24,7 +24,7 @@ from nnunet_lite.imageio.base_reader_writer import (
     unreadable,
 )
 from nnunet_lite.imageio.case_properties import CaseProperties
-from nnunet_lite.imageio.nifti_labels import write_labels
+from nnunet_lite.imageio.nifti_labels import header_of, write_labels
 from nnunet_lite.utilities.logging import logger
 
 _DAMAGED = (ImageFileError, EOFError, OSError, ValueError, zlib.error)
@@ -72,6 +72,10 @@ class NibabelIO(BaseReaderWriter):
 
     def _content(self, image: Any, file: str) -> FileContent:
         return FileContent(_voxels(image, file), _properties(image, {"original_affine": image.affine}, file))
+
+    def properties_for_writing(self, file: str) -> CaseProperties:
+        """The header of the image."""
+        return header_of(file)
 
     def write_seg(self, seg: NDArray[Any], output_fname: str, properties: CaseProperties) -> None:
         """Write (z, y, x) with the affine the image came with."""
@@ -132,12 +136,8 @@ def _channels(image: Any) -> int:
 
 
 def _properties(image: Any, stuff: dict[str, Any], file: str) -> CaseProperties:
-    """Of an image as it is handed out, with the header it has on disk."""
-    properties = CaseProperties(nibabel_stuff=stuff, spacing=_spacing(image, file))
-    header = nifti.raw_header(file)
-    if header is not None:
-        properties["nifti_header"] = header
-    return properties
+    """Of an image as it is handed out."""
+    return CaseProperties(nibabel_stuff=stuff, spacing=_spacing(image, file))
 
 
 def _spacing(image: Any, file: str) -> list[float]:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_lite.imageio import nifti
+from nnunet_lite.imageio.case_properties import CaseProperties
 from nnunet_lite.utilities.files import atomic_path
 
 _NEVER = 100  # above every level of severity that nibabel gives to a fault in a header
@@ -25,6 +27,12 @@ _OFFSET = 352  # of the first voxel: header, and a word that says "no extensions
 _GZIP = 31  # zlib's code for "a gzip stream"
 _BLOCK = 2**24  # bytes compressed at once
 _RELATIVE, _OF_A_VOXEL = 1e-5, 1e-4  # by how much two placements may differ and still be the same
+
+
+def header_of(file: str) -> CaseProperties:
+    """The header of a NIfTI-1 image; nothing for anything else."""
+    header = nifti.raw_header(file)
+    return CaseProperties() if header is None else CaseProperties(nifti_header=header)
 
 
 def write_labels(

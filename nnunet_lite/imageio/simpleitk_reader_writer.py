@@ -23,7 +23,7 @@ from nnunet_lite.imageio.base_reader_writer import (
     unreadable,
 )
 from nnunet_lite.imageio.case_properties import CaseProperties
-from nnunet_lite.imageio.nifti_labels import write_labels
+from nnunet_lite.imageio.nifti_labels import header_of, write_labels
 from nnunet_lite.utilities.files import atomic_path
 from nnunet_lite.utilities.logging import logger
 
@@ -91,7 +91,7 @@ class SimpleITKIO(BaseReaderWriter):
             nifti.require_intact_gzip(file)
             return self._content(_read_image(file), file)
         voxels = nifti.read_voxels(file, header)
-        return FileContent(_channels_first(voxels, len(stored), 1), _properties(reader, file))
+        return FileContent(_channels_first(voxels, len(stored), 1), _properties(reader))
 
     def _content(self, image: Any, file: str) -> FileContent:
         voxels = _simpleitk().GetArrayFromImage(image)
@@ -99,7 +99,11 @@ class SimpleITKIO(BaseReaderWriter):
         dimension, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
         if dimension == 4 and components > 1:
             raise DatasetError(f"{file}: {components} components per voxel in four dimensions; expected one of the two")
-        return FileContent(_channels_first(voxels, dimension, components), _properties(image, file))
+        return FileContent(_channels_first(voxels, dimension, components), _properties(image))
+
+    def properties_for_writing(self, file: str) -> CaseProperties:
+        """Of a NIfTI image, its header."""
+        return header_of(file)
 
     def write_seg(self, seg: NDArray[Any], output_fname: str, properties: CaseProperties) -> None:
         """Write (z, y, x) with the stored geometry, compressed; the label map of a 2D image becomes a 2D file."""
@@ -272,11 +276,11 @@ def _channels_first(voxels: NDArray[Any], dimension: int, components: int) -> ND
     return voxels[:, None] if dimension == 2 else voxels
 
 
-def _properties(image: Any, file: str) -> CaseProperties:
+def _properties(image: Any) -> CaseProperties:
     """Geometry of an ITK image or reader; of four dimensions the spatial three are kept."""
     spacing = np.array(_spatial(image.GetSpacing()))
     direction = np.reshape(_submatrix(image.GetDirection(), len(spacing)), (len(spacing), len(spacing)))
-    properties = CaseProperties(
+    return CaseProperties(
         sitk_stuff={
             "spacing": tuple(np.abs(spacing).tolist()),
             "origin": tuple(_spatial(image.GetOrigin())),
@@ -284,10 +288,6 @@ def _properties(image: Any, file: str) -> CaseProperties:
         },
         spacing=list(_array_spacing(spacing[::-1].tolist())),
     )
-    header = nifti.raw_header(file)
-    if header is not None:
-        properties["nifti_header"] = header
-    return properties
 
 
 def _array_spacing(spacing: Sequence[float]) -> tuple[float, ...]:

@@ -78,6 +78,8 @@ def preprocess_case(
         run, arguments = preprocessor.run_case, (list(case.image), case.previous, *managers)
     takes_option = "with_class_locations" in inspect.signature(run).parameters  # one ported from upstream has it not
     data, seg, properties = run(*arguments, **({"with_class_locations": False} if takes_option else {}))
+    if not isinstance(case.image, np.ndarray):
+        properties.update(plans_manager.image_reader_writer_class().properties_for_writing(case.image[0]))
     if case.previous is not None:
         labels = plans_manager.get_label_manager(documents.dataset_json).foreground_labels
         data = np.concatenate([data, convert_labelmap_to_one_hot(seg[0], labels, data.dtype)])

@@ -145,7 +145,8 @@ class ConfigurationManager:
         """Check that a U-Net with these strides can put a patch together again after pooling it.
 
         Raises:
-            PlansError: an edge of the patch is not divisible by the product of its strides, or these are no strides.
+            PlansError: an edge of the patch is not divisible by the product of its strides, one voxel is all that is
+                left of it, or these are no strides.
         """
         strides, patch = self.network_arch_init_kwargs.get("strides"), self.patch_size
         if not isinstance(strides, (list, tuple)) or not strides:
@@ -159,6 +160,11 @@ class ConfigurationManager:
             raise PlansError(
                 f"Configuration {self.name or '(unnamed)'}: patch_size {list(patch)} must be divisible by {divisors}, "
                 f"the product of the network's strides per axis; the nearest that is: {nearest}"
+            )
+        if list(patch) == divisors and "InstanceNorm" in str(self.network_arch_init_kwargs.get("norm_op")):
+            raise PlansError(
+                f"Configuration {self.name or '(unnamed)'}: pooling by {divisors} leaves one voxel of patch_size "
+                f"{list(patch)}, which instance normalization cannot learn from; double an edge or remove a stage"
             )
 
     def _architecture(self, key: str) -> Any:

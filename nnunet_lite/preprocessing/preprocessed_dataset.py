@@ -22,6 +22,7 @@ from nnunet_lite.utilities.files import PathLike, atomic_path, load_pickle, save
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 
 Case = tuple[Any, Any, Any, dict[str, Any]]  # data (c, x, y, z), seg (1, x, y, z), previous stage (x, y, z) or None
+_LEVEL = 1  # upstream's 5 takes three times as long for files 6 % smaller; reading is as fast
 _CACHED_PROPERTIES = 64 * 2**20  # bytes of .pkl files whose content one dataset object keeps
 
 
@@ -150,7 +151,7 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):
         blocks: Sequence[int] | None = None,
         chunks_seg: Sequence[int] | None = None,
         blocks_seg: Sequence[int] | None = None,
-        clevel: int = 5,
+        clevel: int = _LEVEL,
         codec: blosc2.Codec = blosc2.Codec.LZ4HC,
         filters: blosc2.Filter | None = None,
         filters_seg: blosc2.Filter | None = None,
