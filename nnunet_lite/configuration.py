@@ -22,7 +22,7 @@ def cpu_count() -> int:
     except AttributeError:  # only Linux has it
         counts = [os.cpu_count() or 1]
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if slurm.isdigit() and int(slurm) > 0:
+    if slurm.isdecimal() and int(slurm) > 0:
         counts.append(int(slurm))
     quota = _cgroup_cpu_quota()
     if quota is not None:
@@ -33,7 +33,7 @@ def cpu_count() -> int:
 def num_compute_threads() -> int:
     """Threads of one computation on the CPU: the usable cores, or fewer if OMP_NUM_THREADS says so."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return min(int(wanted), cpu_count()) if wanted.isdigit() and int(wanted) > 0 else cpu_count()
+    return min(int(wanted), cpu_count()) if wanted.isdecimal() and int(wanted) > 0 else cpu_count()
 
 
 def _cgroup_cpu_quota() -> int | None:

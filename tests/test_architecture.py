@@ -55,6 +55,20 @@ def test_imports_go_down_only(file):
         assert there == here or FLOOR_OF.get(there, len(FLOORS)) < FLOOR_OF[here], f"{relative} imports {imported}"
 
 
+LONGEST_FILE, LONGEST_FUNCTION = 450, 60  # lines; of a function without its docstring
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_files_and_functions_stay_short(file):
+    text = file.read_text(encoding="utf-8")
+    assert text.count("\n") <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            docstring = ast.get_docstring(node, clean=False)
+            lines = node.end_lineno - node.lineno + 1 - (0 if docstring is None else docstring.count("\n") + 1)
+            assert lines <= LONGEST_FUNCTION, f"{node.name}: {lines} lines"
+
+
 LIGHT = {  # module: what importing it must not bring in
     "nnunet_lite": ("numpy", "torch", "SimpleITK"),
     "nnunet_lite.cli.arguments": ("numpy", "torch", "SimpleITK"),

@@ -61,6 +61,12 @@ def test_map_describes_every_file():
     assert [name for name, description in _map_of_readme().items() if not description] == []
 
 
+def test_readme_lists_every_page():
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Documentation")[1].split("\n## ")[0]
+    listed = set(re.findall(r"\]\(documentation/([\w-]+\.md)\)", section))
+    assert listed == {page.name for page in (ROOT / "documentation").glob("*.md")}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):

@@ -65,6 +65,8 @@ def make_parser(prog: str, description: str, *flags: Flag) -> argparse.ArgumentP
 
 
 SAME_COMMAND = "Stopped. Finished work is kept; the same command goes on."
+NOTHING_WRITTEN = "Stopped; nothing was written."
+_STARTS_OVER = ("--clean", "--overwrite", "--overwrite_pp")  # flags with which the same command does not go on
 
 
 def command(
@@ -91,7 +93,9 @@ def command(
             print(f"Error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print(after_stop, file=sys.stderr)
+            given = [flag for flag in _STARTS_OVER if flag in (sys.argv[1:] if argv is None else argv)]
+            but = f" With {given[0]} it starts over." if given and after_stop == SAME_COMMAND else ""
+            print(f"{after_stop}{but}", file=sys.stderr)
             return 130
 
     return run
@@ -111,7 +115,7 @@ def _exit_on_sigterm() -> None:
 
 def dataset(text: str) -> int | str:
     """A dataset as id (4, 004) or folder name (Dataset004_Hippocampus)."""
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isdecimal() else text
 
 
 def fold(text: str) -> int | str:

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from nnunet_lite.cli import arguments as flags
-from nnunet_lite.cli.arguments import command, make_parser
+from nnunet_lite.cli.arguments import NOTHING_WRITTEN, command, make_parser
 
 
-@partial(command, after_stop="Stopped; nothing was written.")
+@partial(command, after_stop=NOTHING_WRITTEN)
 def evaluate_folder_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_evaluate_folder."""
     parser = make_parser(
@@ -35,7 +35,7 @@ def evaluate_folder_entry(argv: Sequence[str] | None = None) -> None:
     _report(results, args)
 
 
-@partial(command, after_stop="Stopped; nothing was written.")
+@partial(command, after_stop=NOTHING_WRITTEN)
 def evaluate_simple_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_evaluate_simple."""
     parser = make_parser(

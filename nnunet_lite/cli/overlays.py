@@ -13,7 +13,7 @@ def plot_overlay_pngs_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_plot_overlay_pngs."""
     parser = make_parser(
         "nnUNetv2_plot_overlay_pngs",
-        "Draw every training case: the slice with most foreground, its labels in colour, voxel by voxel "
+        "Draw every training case: the slice that shows most of every class, its labels in colour, voxel by voxel "
         "(spacing counts only with --legend). Running it again draws only what has changed.",
         flags.DATASET,
         flags.OUTPUT.but(help="folder for the pictures, CASE.png (created)"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 from nnunet_lite.cli import arguments as flags
-from nnunet_lite.cli.arguments import Flag, command, make_parser
+from nnunet_lite.cli.arguments import NOTHING_WRITTEN, Flag, command, make_parser
 
 _PLANNING: tuple[Flag, ...] = (
     flags.PLANNER,
@@ -100,7 +101,7 @@ def plan_and_preprocess_entry(argv: Sequence[str] | None = None) -> None:
         _preprocess(args, plans_identifier)
 
 
-@command
+@partial(command, after_stop=NOTHING_WRITTEN)
 def check_dataset_entry(argv: Sequence[str] | None = None) -> None:
     """nnUNetv2_check_dataset."""
     parser = make_parser(

@@ -78,7 +78,7 @@ def _labels(document: DatasetJson) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not value:
         found = f'"labels" is {value!r}' if "labels" in document.raw else 'there is no "labels"'
         raise DatasetError(f'{document.source}: {found}; expected {{"0": "background", "1": name, ...}}')
-    if all(str(number).strip().isdigit() for number in value):
+    if all(str(number).strip().isdecimal() for number in value):
         labels: dict[str, Any] = _inverted(value, document.source)
     else:
         labels = dict(document.labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import shutil
@@ -75,11 +76,8 @@ def require_free(name: str) -> None:
 
 def volumes(file: str) -> tuple[int, int]:
     """Number of volumes of an image and the bytes that splitting it needs, from its header. Raises DatasetError."""
-    count, *shape = SimpleITKIO().read_header(file).shape
-    voxels = count
-    for edge in shape:
-        voxels *= edge
-    return count, _WORKER_BASE + _BYTES_PER_VOXEL * voxels if count > 1 else 0
+    shape = SimpleITKIO().read_header(file).shape
+    return shape[0], _WORKER_BASE + _BYTES_PER_VOXEL * math.prod(shape) if shape[0] > 1 else 0
 
 
 def unreadable_headers(files: Iterable[str]) -> Iterator[Fault]:

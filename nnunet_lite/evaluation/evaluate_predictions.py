@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_lite.configuration import cpu_count, num_processes_default
+from nnunet_lite.configuration import usable_processes
 from nnunet_lite.evaluation.metrics import LabelOrRegion, compute_metrics
 from nnunet_lite.evaluation.summary import plain_label_or_region, save_summary_json, summarize
 from nnunet_lite.exceptions import ArgumentError, DatasetError
@@ -65,7 +65,7 @@ def compute_metrics_on_folder(
     classes = [plain_label_or_region(entry) for entry in regions_or_labels]
     if not classes:
         raise ArgumentError("No labels or regions to evaluate; name at least one")
-    processes = num_processes_default() if num_processes is None else num_processes
+    processes = usable_processes(num_processes)
     tasks = [
         Task(
             name,
@@ -75,7 +75,7 @@ def compute_metrics_on_folder(
         )
         for name, reference, prediction in pairs
     ]
-    found = collect(run_tasks(tasks, min(processes, cpu_count()), show_progress=False))
+    found = collect(run_tasks(tasks, processes, show_progress=False))
     results = summarize(_without_warnings([found[name] for name, _, _ in pairs]), classes)
     _warn_about_absent_classes(results)
     if output_file is not None:

@@ -353,7 +353,7 @@ class ExperimentPlanner:
         self.plans = self._document(configurations, forward, backward)
         if not self.dry_run:
             copy_dataset_documents(Path(self.raw_dataset_folder), Path(self.preprocessed_folder))
-        self.save_plans(self.plans)
+            self.save_plans(self.plans)
         return self.plans
 
     def resampled_shapes(self, spacing: Any, transpose_forward: Sequence[int]) -> Any:

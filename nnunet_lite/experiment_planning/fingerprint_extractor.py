@@ -13,12 +13,14 @@ from nnunet_lite.experiment_planning.case_examination import CaseReport, Questio
 from nnunet_lite.experiment_planning.intensity_statistics import pooled_properties, summary_size
 from nnunet_lite.experiment_planning.kept_reports import KeptReports
 from nnunet_lite.experiment_planning.verify_dataset_integrity import (
+    Examination,
     Survey,
     conclude,
     examine,
     log_warnings,
     survey_dataset,
     verify_dataset_integrity,
+    with_comparison,
 )
 from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.faults import faults_as_error
@@ -115,12 +117,12 @@ class DatasetFingerprintExtractor:
             lambda name, report: kept.add(name, report, questions),
         )
         if check:
-            conclude(part, examination)
+            conclude(part, with_comparison(part, examination) if self.part.is_whole else examination)
         else:
             log_warnings(examination.findings)
         if examination.faults:
             raise faults_as_error(dataset.name, examination.faults, len(part.cases))
-        return self._merge(dataset, target, kept, {**known, **examination.reports})
+        return self._merge(dataset, target, kept, {**known, **examination.reports}, check)
 
     def _survey(self, check_dataset_integrity: bool) -> Survey:
         """The dataset before its images are opened; without the check, only what makes it unusable is looked for."""
@@ -134,13 +136,20 @@ class DatasetFingerprintExtractor:
         return Survey(dataset, dataset.findings, _questions(dataset))
 
     def _merge(
-        self, dataset: RawDataset, target: Path, kept: KeptReports, reports: dict[str, CaseReport]
+        self, dataset: RawDataset, target: Path, kept: KeptReports, reports: dict[str, CaseReport], check: bool
     ) -> dict[str, Any]:
-        """Make the fingerprint if no part is missing any more; whichever parts find that out write the same file."""
+        """Make the fingerprint if no part is missing any more; whichever parts find that out write the same file.
+
+        Cases of different parts are compared here, if all of them were checked.
+        """
         if not self.part.is_whole:
             reports = {**kept.read(_questions(dataset)), **reports}
         if all(name in reports for name in dataset.cases):
-            return _write(dataset, target, kept, reports)
+            in_order = {name: reports[name] for name in dataset.cases}
+            checked = all(report.label_counts is not None for report in in_order.values())
+            if check and checked and not self.part.is_whole:
+                log_warnings(with_comparison(dataset, Examination(in_order, [])).findings)
+            return _write(dataset, target, kept, in_order)
         if _differing(target, dataset) == []:  # another part was last, and has removed the reports
             return dict(load_json(target))
         logger.info("%s", kept.what_is_missing(dataset.name, reports))

@@ -75,7 +75,7 @@ class KeptReports:
         cases = list(self.sources)
         missing = [case for case in cases if case not in reports]
         count = self._part.num_parts if not self._part.is_whole else max(1, self._journal.num_parts)
-        parts = sorted({cases.index(case) % count for case in missing})
+        parts = sorted({number % count for number, case in enumerate(cases) if case not in reports})
         examples = ", ".join(missing[:_EXAMPLES]) + (", ..." if len(missing) > _EXAMPLES else "")
         what = f"{len(missing)} of {len(cases)} cases ({examples})"
         command = f"nnUNetv2_extract_fingerprint -d {dataset}"

@@ -11,7 +11,14 @@ from nnunet_lite.experiment_planning.plan_documents import copy_dataset_document
 from nnunet_lite.experiment_planning.planning_rules import checked_plans_name
 from nnunet_lite.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunet_lite.paths import nnUNet_preprocessed
-from nnunet_lite.plans.plans_manager import PlansManager, available_plans, load_plans, plans_file
+from nnunet_lite.plans.configuration_manager import PREPROCESSING_KEYS
+from nnunet_lite.plans.plans_manager import (
+    PREPROCESSING_DOCUMENT_KEYS,
+    PlansManager,
+    available_plans,
+    load_plans,
+    plans_file,
+)
 from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name, raw_folder
 from nnunet_lite.utilities.files import save_json
 from nnunet_lite.utilities.logging import logger
@@ -115,10 +122,9 @@ def _warn_about_shared_folders(plans: Mapping[str, Any], file: Path) -> None:
 def _folders(plans: Mapping[str, Any]) -> dict[str, Any]:
     """Data identifier -> what decides about its content."""
     manager = PlansManager(plans)
-    keys = ("spacing", "normalization_schemes", "use_mask_for_norm", "preprocessor_name", "resampling_fn_data")
     found: dict[str, Any] = {}
     for name in manager.available_configurations:
         configuration = manager.get_configuration(name).configuration
-        content = [plans.get("transpose_forward"), *(configuration.get(key) for key in keys)]
+        content = [*map(manager.plans.get, PREPROCESSING_DOCUMENT_KEYS), *map(configuration.get, PREPROCESSING_KEYS)]
         found[str(configuration.get("data_identifier"))] = content
     return found

@@ -1,4 +1,4 @@
-"""Pictures of all training cases, raw or preprocessed: the slice with most foreground, labels in colour."""
+"""Pictures of all training cases, raw or preprocessed: the slice that shows most of every class, in colour."""
 
 from __future__ import annotations
 

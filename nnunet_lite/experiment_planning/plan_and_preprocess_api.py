@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_lite.configuration import num_processes_default
+from nnunet_lite.configuration import usable_processes
 from nnunet_lite.exceptions import ArgumentError, ExtensionError, PlansError
 from nnunet_lite.experiment_planning.default_experiment_planner import ExperimentPlanner
 from nnunet_lite.experiment_planning.fingerprint_extractor import DatasetFingerprintExtractor, complete_fingerprint
@@ -21,6 +21,7 @@ from nnunet_lite.experiment_planning.verify_dataset_integrity import (
 from nnunet_lite.extensions import find_class, known_names
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunet_lite.plans.configuration_manager import PREPROCESSING_KEYS
 from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.plans_manager import PlansManager, plans_file
 from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name, raw_folder
@@ -31,17 +32,6 @@ from nnunet_lite.utilities.parts import WHOLE, Part, check_part
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 OTHER_PROCESSES = 4  # for configurations not named above
-
-_PREPROCESSING_KEYS = (
-    "preprocessor_name",
-    "spacing",
-    "normalization_schemes",
-    "use_mask_for_norm",
-    "resampling_fn_data",
-    "resampling_fn_data_kwargs",
-    "resampling_fn_seg",
-    "resampling_fn_seg_kwargs",
-)
 
 
 def extract_fingerprints(
@@ -72,7 +62,7 @@ def extract_fingerprints(
     """
     part = check_part(num_parts, part_id)
     extractor_class = find_class("fingerprint_extractor", fingerprint_extractor_class_name)
-    processes = num_processes_default() if num_processes is None else num_processes
+    processes = usable_processes(num_processes)
     for name in _dataset_names(dataset_ids):
         extractor = extractor_class(name, processes, verbose=verbose)
         _configure(extractor, show_progress_bar, max_ram, part)
@@ -117,13 +107,18 @@ def plan_experiments(
     Raises:
         ExtensionError: no such planner (lists those that exist) or preprocessor.
         PlansError, DatasetError: no fingerprint, or dataset.json is unusable.
-        ArgumentError: a target spacing or memory target that cannot be.
+        ArgumentError: a target spacing or memory target that cannot be, a planner that cannot be run dry.
     """
     names = _dataset_names(dataset_ids)
     check_planning_arguments(
         experiment_planner_class_name, preprocess_class_name, overwrite_target_spacing, overwrite_plans_name
     )
     planner_class = _planner_class(experiment_planner_class_name)
+    if dry_run and not issubclass(planner_class, ExperimentPlanner):
+        raise ArgumentError(
+            f"--dry-run: {experiment_planner_class_name} is not derived from ExperimentPlanner, so it would write its "
+            "plans all the same; plan without --dry-run, under a name of its own (-overwrite_plans_name)"
+        )
     options: dict[str, Any] = {"preprocessor_name": preprocess_class_name}
     if overwrite_target_spacing is not None:
         options["overwrite_target_spacing"] = checked_target_spacing(overwrite_target_spacing)
@@ -131,7 +126,7 @@ def plan_experiments(
         options["gpu_memory_target_in_gb"] = gpu_memory_target_in_gb
     if overwrite_plans_name is not None:
         options["plans_name"] = overwrite_plans_name
-    for name in names:
+    for name in [] if dry_run else names:
         complete_fingerprint(name)
     planners = [planner_class(name, **options) for name in names]  # reads all fingerprints before anything is planned
     if experiment_planner_class_name == "ExperimentPlanner":
@@ -325,7 +320,7 @@ def _refuse_shared_folder(plans_manager: PlansManager, name: str) -> None:
             shared = theirs.data_identifier == mine.data_identifier
         except PlansError:  # a fault of a configuration nobody asked for
             continue
-        different = [key for key in _PREPROCESSING_KEYS if theirs.configuration.get(key) != mine.configuration.get(key)]
+        different = [key for key in PREPROCESSING_KEYS if theirs.configuration.get(key) != mine.configuration.get(key)]
         if shared and different:
             given = plans_manager.plans["configurations"][other]
             deviates = "inherits_from" in given and any(key in given for key in different)

@@ -12,6 +12,9 @@ from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError, Pl
 from nnunet_lite.experiment_planning.plan_and_preprocess_api import preprocess
 from nnunet_lite.experiment_planning.planning_rules import checked_plans_name
 from nnunet_lite.paths import nnssl_pretrained_models, nnUNet_preprocessed
+from nnunet_lite.plans.checked_values import numbers
+from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.dataset_json import short
 from nnunet_lite.plans.fingerprint import DatasetFingerprint
 from nnunet_lite.plans.plans_manager import PlansManager, available_plans, load_plans, plans_file
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
@@ -36,17 +39,29 @@ class PretrainedModel(NamedTuple):
     @property
     def pretraining(self) -> Mapping[str, Any]:
         """The first configuration of the pretraining: spacing, patch_size."""
-        configurations = self.needed("pretrain_plan").get("configurations") or {}
-        values = list(configurations.values()) if isinstance(configurations, Mapping) else list(configurations)
-        if not values:
+        configurations = self.needed("pretrain_plan", Mapping).get("configurations")
+        values = list(configurations.values()) if isinstance(configurations, Mapping) else configurations
+        if not isinstance(values, (list, tuple)) or not values or not isinstance(values[0], Mapping):
             raise CheckpointError(f"{self.path}: its adaptation plan has no pretrain_plan.configurations")
         return dict(values[0])
 
-    def needed(self, key: str) -> Any:
-        """A value of the adaptation plan. Raises CheckpointError if it is missing."""
+    def needed(self, key: str, kind: type = object) -> Any:
+        """A value of the adaptation plan. Raises CheckpointError if it is missing or of another kind."""
         if key not in self.plan:
-            raise CheckpointError(f"{self.path}: its adaptation plan has no {key!r}; it has: {', '.join(self.plan)}")
+            existing = ", ".join(map(str, self.plan))
+            raise CheckpointError(f"{self.path}: its adaptation plan has no {key!r}; it has: {existing}")
+        if not isinstance(self.plan[key], kind):
+            found = short(self.plan[key])
+            raise CheckpointError(f"{self.path}: {key!r} of its adaptation plan is {found}, expected keys and values")
         return self.plan[key]
+
+    def three_numbers(self, what: str, value: Any, *, whole: bool = False) -> list[Any]:
+        """Three positive numbers that the checkpoint names. Raises CheckpointError."""
+        try:
+            return list(numbers(value, what, (3,), whole=whole))
+        except PlansError as error:
+            kind = "positive whole numbers" if whole else "positive numbers"
+            raise CheckpointError(f"{self.path}: {what} is {short(value)}, expected three {kind}") from error
 
 
 def preprocess_like_nnssl(
@@ -79,24 +94,26 @@ def preprocess_like_nnssl(
     dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
     base = load_plans(_base_plans(dataset))
     model = load_pretrained(pretrained_checkpoint)
-    configuration = _resolved(base)
+    planned = PlansManager(base).get_configuration(CONFIGURATION)
     if adaptation_mode == "default_nnunet":
-        spacing = configuration["spacing"]
+        spacing = planned.spacing
     elif adaptation_mode == "like_pretrained":
-        spacing = model.pretraining.get("spacing") or configuration["spacing"]
-    architecture = model.needed("architecture_plans")
-    channels = len(configuration["normalization_schemes"])
+        own = model.pretraining.get("spacing")
+        spacing = model.three_numbers("the spacing of its pretraining", own) if own else planned.spacing
+    architecture = model.needed("architecture_plans", Mapping)
+    patch_size = model.needed("recommended_downstream_patchsize")
+    channels = len(planned.normalization_schemes)
     identifier = data_identifier(spacing, channels)
     name = f"ptPlans__{pretraining_name}____{identifier}"
     configuration = {
-        **configuration,
+        **_content(planned),
         "data_identifier": identifier,
         "preprocessor_name": "DefaultPreprocessor",
         "spacing": list(spacing),
         "batch_size": 2,
-        "patch_size": list(model.needed("recommended_downstream_patchsize")),
+        "patch_size": model.three_numbers("the patch that it recommends", patch_size, whole=True),
         "normalization_schemes": [_SCHEME] * channels,
-        "use_mask_for_norm": _masks(dataset, configuration),
+        "use_mask_for_norm": _masks(dataset, planned),
         "architecture": {
             "network_class_name": architecture.get("arch_class_name"),
             "arch_kwargs": architecture.get("arch_kwargs"),
@@ -125,12 +142,14 @@ def plan_like_dynamic(
     dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
     base = load_plans(plans_file(dataset, plans_identifier))
     model = load_pretrained(pretrained_checkpoint)
-    configuration = _resolved(base)
+    planned = PlansManager(base).get_configuration(CONFIGURATION)
     name = f"ptPlans_dynamic__{pretraining_name}"
-    kwargs = model.plan.get("architecture_kwargs") or model.plan.get("architecture_plans", {}).get("arch_kwargs")
+    kwargs = model.plan.get("architecture_kwargs")
+    if not kwargs and "architecture_plans" in model.plan:
+        kwargs = model.needed("architecture_plans", Mapping).get("arch_kwargs")
     info = {**pretrain_info(model, pretraining_name), "pt_architecture_kwargs": kwargs or {}}
-    _save(dataset, name, base, configuration, info, sort_keys=False)
-    _preprocess(dataset, name, configuration["data_identifier"], num_processes, verbose, overwrite_pp)
+    _save(dataset, name, base, _content(planned), info, sort_keys=False)
+    _preprocess(dataset, name, planned.data_identifier, num_processes, verbose, overwrite_pp)
     logger.info(
         "Train with: nnUNetv2_train_pretrained %s %s FOLD -tr DynamicPretrainedTrainer -p %s",
         dataset,
@@ -248,21 +267,19 @@ def _base_plans(dataset: str) -> Path:
     )
 
 
-def _resolved(plans: Mapping[str, Any]) -> dict[str, Any]:
-    """3d_fullres with everything it inherits."""
-    configuration = dict(PlansManager(plans).get_configuration(CONFIGURATION).configuration)
-    configuration.pop("inherits_from", None)
-    return configuration
+def _content(configuration: ConfigurationManager) -> dict[str, Any]:
+    """A configuration with everything it inherits."""
+    return {key: value for key, value in configuration.configuration.items() if key != "inherits_from"}
 
 
-def _masks(dataset: str, configuration: Mapping[str, Any]) -> list[bool]:
+def _masks(dataset: str, configuration: ConfigurationManager) -> list[bool]:
     """Masks that go with z-scores: as planning decides for them; without a fingerprint as they were planned."""
     try:
         fingerprint = DatasetFingerprint.from_file(nnUNet_preprocessed / dataset / "dataset_fingerprint.json")
     except PlansError:
-        return list(configuration["use_mask_for_norm"])
+        return list(configuration.use_mask_for_norm)
     cropped = fingerprint.median_relative_size_after_cropping < 3 / 4
-    return [cropped] * len(configuration["normalization_schemes"])
+    return [cropped] * len(configuration.normalization_schemes)
 
 
 def _save(
@@ -284,8 +301,8 @@ def _preprocess(
     dataset: str, plans: str, identifier: str, num_processes: int, verbose: bool, overwrite_pp: bool
 ) -> None:
     """Preprocess what is missing (or everything) and copy the reference labels."""
-    if overwrite_pp:
-        FinishedCases(nnUNet_preprocessed / dataset / identifier).remove_all_but(())
     if not (nnUNet_preprocessed / dataset / "dataset.json").is_file():
         raise PathError(f"{nnUNet_preprocessed / dataset} has no dataset.json; plan the dataset first")
+    if overwrite_pp:
+        FinishedCases(nnUNet_preprocessed / dataset / identifier).remove_all_but(())
     preprocess([dataset], plans, [CONFIGURATION], num_processes, verbose)

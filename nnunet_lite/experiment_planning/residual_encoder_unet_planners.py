@@ -8,21 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lite.experiment_planning.default_experiment_planner import ExperimentPlanner
+from nnunet_lite.plans.configuration_manager import PREPROCESSING_KEYS
 from nnunet_lite.plans.migrations import UNET_MODULE
-from nnunet_lite.plans.plans_manager import load_plans
+from nnunet_lite.plans.plans_manager import PREPROCESSING_DOCUMENT_KEYS, load_plans
 from nnunet_lite.utilities.logging import logger
-
-_DOCUMENT_KEYS = ("image_reader_writer", "transpose_forward", "foreground_intensity_properties_per_channel")
-_CONFIGURATION_KEYS = (
-    "preprocessor_name",
-    "spacing",
-    "normalization_schemes",
-    "use_mask_for_norm",
-    "resampling_fn_data",
-    "resampling_fn_data_kwargs",
-    "resampling_fn_seg",
-    "resampling_fn_seg_kwargs",
-)
 
 
 class ResEncUNetPlanner(ExperimentPlanner):
@@ -136,12 +125,12 @@ def preprocessing_decisions(planner: ExperimentPlanner, configuration_name: str)
         "transpose_forward": forward,
         "foreground_intensity_properties_per_channel": planner.fingerprint.intensity_properties,
     }
-    return _selected(document, dict(zip(_CONFIGURATION_KEYS, values, strict=True)))
+    return _selected(document, dict(zip(PREPROCESSING_KEYS, values, strict=True)))
 
 
 def _selected(document: Mapping[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: document.get(key) for key in _DOCUMENT_KEYS} | {
-        key: configuration.get(key) for key in _CONFIGURATION_KEYS
+    return {key: document.get(key) for key in PREPROCESSING_DOCUMENT_KEYS} | {
+        key: configuration.get(key) for key in PREPROCESSING_KEYS
     }
 
 

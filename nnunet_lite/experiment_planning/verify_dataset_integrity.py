@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunet_lite.configuration import num_processes_default
+from nnunet_lite.configuration import usable_processes
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.experiment_planning.case_comparison import compare_cases
 from nnunet_lite.experiment_planning.case_examination import CaseReport, Questions, examine_case
@@ -79,7 +80,15 @@ def check_dataset(
     examination = examine(
         survey.dataset, survey.findings, survey.questions, num_processes, description, show_progress, max_ram
     )
-    return DatasetCheck(survey.dataset, examination)
+    return DatasetCheck(survey.dataset, with_comparison(survey.dataset, examination))
+
+
+def with_comparison(dataset: RawDataset, examination: Examination) -> Examination:
+    """Add what only shows when all cases of a dataset are compared (warnings)."""
+    found = compare_cases(examination.reports, readable_labels(dataset.dataset_json))
+    return examination._replace(
+        findings=[*examination.findings, *(_with_short_path(finding, dataset.folder) for finding in found)]
+    )
 
 
 def conclude(dataset: RawDataset, examination: Examination) -> None:
@@ -147,7 +156,7 @@ def examine(
     known: Mapping[str, CaseReport] | None = None,
     note: Callable[[str, CaseReport], None] | None = None,
 ) -> Examination:
-    """Look at every case, as far as its files are there, in background processes, and collect what was found.
+    """Look at every case, as far as its files are there, in background processes, and collect what was found in each.
 
     Args:
         known: reports made before, of cases that need not be looked at again.
@@ -170,7 +179,7 @@ def examine(
         if name not in (known or {})
     ]
     tasks.sort(key=lambda task: task.memory, reverse=True)
-    processes = num_processes_default() if num_processes is None else num_processes
+    processes = usable_processes(num_processes)
     reports = dict(known or {})
     for outcome in run_tasks(tasks, processes, description=description, show_progress=show_progress, max_ram=max_ram):
         if outcome.error is not None:
@@ -181,8 +190,6 @@ def examine(
             note(outcome.name, outcome.value)
     in_order = {name: reports[name] for name in cases}
     found = [*findings, *(finding for report in in_order.values() for finding in report.findings)]
-    if questions.is_check:
-        found += compare_cases(in_order, readable_labels(dataset.dataset_json))
     return Examination(in_order, [_with_short_path(finding, dataset.folder) for finding in found])
 
 
@@ -221,7 +228,4 @@ def _memory(reader: type[BaseReaderWriter], case: RawCase) -> int:
         channels, *shape = reader().read_header(case.images[0]).shape
     except DatasetError:
         return 0
-    voxels = 1
-    for edge in shape:
-        voxels *= edge
-    return voxels * (4 * channels * len(case.images) + 12)
+    return math.prod(shape) * (4 * channels * len(case.images) + 12)

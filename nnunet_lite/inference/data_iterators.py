@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.plans.label_manager import convert_labelmap_to_one_hot
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.resume import estimate_memory
@@ -93,7 +94,7 @@ def preprocess_case(
 def _check_array(case: CaseToPredict, dataset_json: Mapping[str, Any]) -> None:
     """Raise DatasetError, naming the case, for an array that the model cannot be given."""
     assert isinstance(case.image, np.ndarray)
-    shape, channels = case.image.shape, len(dataset_json.get("modality", dataset_json.get("channel_names")) or {})
+    shape, channels = case.image.shape, len(image_channels(dataset_json))
     if len(shape) != 4 or shape[0] != channels or 0 in shape:
         raise DatasetError(
             f"{case.name}: an array of shape {shape}; expected ({channels}, d0, d1, d2): the channels the model was "

@@ -24,7 +24,7 @@ from nnunet_lite.inference.data_iterators import (
 from nnunet_lite.inference.export_prediction import load_and_delete
 from nnunet_lite.inference.export_queue import ExportQueue, export_case
 from nnunet_lite.inference.logit_prediction import PredictionSettings, Weights, predict_logits
-from nnunet_lite.inference.prediction_cases import Output, Source, find_cases, is_done, output_folder
+from nnunet_lite.inference.prediction_cases import Output, Source, array_cases, find_cases, is_done, output_folder
 from nnunet_lite.models.checkpoint import load_weights
 from nnunet_lite.models.trained_model import Fold, TrainedModel
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
@@ -430,23 +430,6 @@ class nnUNetPredictor:
                 return self._predict(_as_tensor(item["data"]), self._members(), name)
         except NumericalError as error:
             raise NumericalError(f"{name}: {error}") from error
-
-
-def array_cases(images: Any, previous: Any, properties: Any, outputs: Any) -> list[CaseToPredict]:
-    """Cases from arrays, single ones or lists of equal length. Raises ArgumentError."""
-    if not isinstance(images, (list, tuple)):
-        images, previous, properties, outputs = [images], [previous], [properties], [outputs]
-    empty = [None] * len(images)
-    columns = [images, empty if previous is None else previous, properties, empty if outputs is None else outputs]
-    if len({len(column) for column in columns}) > 1:
-        raise ArgumentError(
-            f"{len(images)} images, {len(columns[1])} previous segmentations, {len(properties)} properties and "
-            f"{len(columns[3])} outputs were given; expected as many of each"
-        )
-    return [
-        CaseToPredict(Path(output).name if output else f"image {number}", image, seg, own, output)
-        for number, (image, seg, own, output) in enumerate(zip(*columns, strict=True))
-    ]
 
 
 def _as_tensor(data: Any) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.inference.data_iterators import CaseToPredict
+from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.plans.raw_dataset import list_image_cases
 from nnunet_lite.utilities.files import PathLike, subfiles
 from nnunet_lite.utilities.logging import logger
@@ -53,6 +54,23 @@ def find_cases(
                 )
         cases.append(CaseToPredict(name, images, previous, None, target))
     return cases
+
+
+def array_cases(images: Any, previous: Any, properties: Any, outputs: Any) -> list[CaseToPredict]:
+    """Cases from arrays, single ones or lists of equal length. Raises ArgumentError."""
+    if not isinstance(images, (list, tuple)):
+        images, previous, properties, outputs = [images], [previous], [properties], [outputs]
+    empty = [None] * len(images)
+    columns = [images, empty if previous is None else previous, properties, empty if outputs is None else outputs]
+    if len({len(column) for column in columns}) > 1:
+        raise ArgumentError(
+            f"{len(images)} images, {len(columns[1])} previous segmentations, {len(properties)} properties and "
+            f"{len(columns[3])} outputs were given; expected as many of each"
+        )
+    return [
+        CaseToPredict(Path(output).name if output else f"image {number}", image, seg, own, output)
+        for number, (image, seg, own, output) in enumerate(zip(*columns, strict=True))
+    ]
 
 
 def case_name(file: str, ending: str) -> str:
@@ -148,10 +166,10 @@ def _outputs(output: Output, names: list[str], ending: str) -> list[str | None]:
 
 
 def _check_channels(files: Mapping[str, Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
-    channels = dataset_json.get("modality", dataset_json.get("channel_names")) or {}
+    channels = image_channels(dataset_json)
     for name, images in files.items():
         if len(images) not in (1, len(channels)):
             raise DatasetError(
                 f"{name}: {len(images)} image files, but the model was trained with {len(channels)} channels "
-                f"({', '.join(map(str, channels.values()))}): {', '.join(Path(file).name for file in images)}"
+                f"({', '.join(channels)}): {', '.join(Path(file).name for file in images)}"
             )

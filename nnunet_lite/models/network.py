@@ -77,8 +77,9 @@ def build_network(
     network_class = _network_class(architecture_class_name)
     try:
         network = network_class(input_channels=num_input_channels, num_classes=num_output_channels, **arguments)
-    except (TypeError, AssertionError, ValueError) as error:
-        raise PlansError(f"{architecture_class_name} cannot be built from the plans' arch_kwargs: {error}") from error
+    except Exception as error:  # of whatever kind a wrong number provokes
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PlansError(f"{architecture_class_name} cannot be built from the plans' arch_kwargs: {reason}") from error
     if allow_init and hasattr(network, "initialize"):
         network.apply(network.initialize)
     return cast("nn.Module", network)

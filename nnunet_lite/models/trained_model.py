@@ -110,7 +110,7 @@ def parse_fold(fold: Fold) -> Fold:
     text = str(fold)
     if text == "all":
         return text
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ArgumentError(f"fold {fold!r}: expected a whole number or 'all'")
     return int(text)
 
@@ -168,7 +168,7 @@ class TrainedModel:
             for name in subdirs(self.folder, prefix="fold_", join=False)
             if (self.folder / name / checkpoint_name).is_file()
         ]
-        numbers: list[Fold] = sorted(int(name) for name in with_checkpoint if name.isdigit())
+        numbers: list[Fold] = sorted(int(name) for name in with_checkpoint if name.isdecimal())
         return numbers or [name for name in with_checkpoint if name == "all"]
 
     def load_fold(self, fold: Fold, checkpoint_name: str = _FINAL) -> Checkpoint:
@@ -281,10 +281,12 @@ def _models_with_flags(dataset_folder: Path, wanted: ModelName) -> str:
     """The models of a dataset and the flags to give for each, those that need the fewest other flags first."""
     found = []
     for name in subdirs(dataset_folder, join=False) if dataset_folder.is_dir() else []:
-        if name.count(_SEPARATOR) == 2:
+        try:
             model = parse_model_folder_name(name)
-            flags = [f"{flag} {has}" for flag, has, asked in zip(_FLAGS, model, wanted, strict=True) if has != asked]
-            found.append((len(flags), f"{name} ({' '.join(flags)})"))
+        except ArgumentError:  # no model
+            continue
+        flags = [f"{flag} {has}" for flag, has, asked in zip(_FLAGS, model, wanted, strict=True) if has != asked]
+        found.append((len(flags), f"{name} ({' '.join(flags)})"))
     if not found:
         train = (
             f"nnUNetv2_train {dataset_folder.name} {wanted.configuration} FOLD -tr {wanted.trainer} -p {wanted.plans}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, cast
@@ -21,7 +21,15 @@ def _refused(what: str, value: Any, expected: str) -> PlansError:
 
 
 def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and abs(float(value)) < _LARGEST
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    number: Any = value  # compared as it is: no float can hold every whole number of a JSON file
+    return bool(-_LARGEST < number < _LARGEST)  # NaN is not
+
+
+def _is_beyond_float(number: Any) -> bool:
+    """Whether a number is finite and no float can hold it; JSON knows no limit."""
+    return isinstance(number, int) and abs(number) > sys.float_info.max
 
 
 def whole_number(value: Any, what: str) -> int:
@@ -89,7 +97,7 @@ def statistics(value: Any, what: str) -> dict[str, dict[str, float]]:
     """Numbers by name for each channel. Raises PlansError."""
     for channel, properties in mapping(value, what).items():
         for name, number in mapping(properties, f"{what}, channel {short(channel, 40)},").items():
-            if isinstance(number, bool) or not isinstance(number, Real):
+            if isinstance(number, bool) or not isinstance(number, Real) or _is_beyond_float(number):
                 raise _refused(f"{what}, channel {short(channel, 40)}, {short(name, 40)}", number, "a number")
     return cast("dict[str, dict[str, float]]", value)
 
@@ -103,6 +111,6 @@ def triples(value: Any, what: str) -> list[Sequence[float]]:
 
 def fraction(value: Any, what: str) -> float:
     """A finite number. Raises PlansError."""
-    if not _is_number(value) or not math.isfinite(value):
+    if not _is_number(value):
         raise _refused(what, value, "a number")
     return float(value)

@@ -14,6 +14,17 @@ from nnunet_lite.plans.checked_values import entries, folder_name, mapping, numb
 from nnunet_lite.plans.dataset_json import short
 from nnunet_lite.plans.migrations import migrate_configuration
 
+PREPROCESSING_KEYS = (  # what decides how the cases of a configuration are preprocessed
+    "preprocessor_name",
+    "spacing",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
+)
+
 
 class ConfigurationManager:
     """Typed view of one configuration (nnU-Net v2 2.8.1 property names).
@@ -134,17 +145,26 @@ class ConfigurationManager:
         """Check that a U-Net with these strides can put a patch together again after pooling it.
 
         Raises:
-            PlansError: an edge of the patch is not divisible by the product of its strides.
+            PlansError: an edge of the patch is not divisible by the product of its strides, one voxel is all that is
+                left of it, or these are no strides.
         """
-        strides, patch = self.network_arch_init_kwargs.get("strides") or [], self.patch_size
+        strides, patch = self.network_arch_init_kwargs.get("strides"), self.patch_size
+        if not isinstance(strides, (list, tuple)) or not strides:
+            return
         if not all(isinstance(stride, (list, tuple)) and len(stride) == len(patch) for stride in strides):
             return
-        divisors = [math.prod(axis) for axis in zip(*strides, strict=True)] or [1] * len(patch)
+        checked = [numbers(stride, self._named("strides"), whole=True) for stride in strides]
+        divisors = [math.prod(map(int, axis)) for axis in zip(*checked, strict=True)]
         if any(edge % divisor for edge, divisor in zip(patch, divisors, strict=True)):
             nearest = [max(1, round(edge / divisor)) * divisor for edge, divisor in zip(patch, divisors, strict=True)]
             raise PlansError(
                 f"Configuration {self.name or '(unnamed)'}: patch_size {list(patch)} must be divisible by {divisors}, "
                 f"the product of the network's strides per axis; the nearest that is: {nearest}"
+            )
+        if list(patch) == divisors and "InstanceNorm" in str(self.network_arch_init_kwargs.get("norm_op")):
+            raise PlansError(
+                f"Configuration {self.name or '(unnamed)'}: pooling by {divisors} leaves one voxel of patch_size "
+                f"{list(patch)}, which instance normalization cannot learn from; double an edge or remove a stage"
             )
 
     def _architecture(self, key: str) -> Any:

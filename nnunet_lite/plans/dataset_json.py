@@ -138,6 +138,18 @@ class DatasetJson:
         return self.raw[key]
 
 
+def image_channels(dataset_json: Mapping[str, Any]) -> list[str]:
+    """Names of a network's image channels; of both spellings of the key the old one counts (spec 03, 5.4).
+
+    Raises:
+        DatasetError: no channel names, or unusable ones.
+    """
+    channels = dataset_json.get("modality", dataset_json.get("channel_names"))
+    if not channels:
+        raise DatasetError('dataset.json has no channel_names; add for example "channel_names": {"0": "CT"}')
+    return DatasetJson({"channel_names": channels}).channel_names
+
+
 def list_problems(value: Any) -> list[str]:
     """What is wrong with the entries of the key `dataset`, a text for each."""
     entries = value.items() if isinstance(value, dict) else [("", value)]

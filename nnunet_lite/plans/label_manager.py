@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
-from nnunet_lite.plans.dataset_json import DatasetJson
+from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.utilities.arrays import slices
 
 Array = Any  # a numpy array or a torch tensor; this module needs torch only where it is given one or must return one
@@ -256,13 +256,10 @@ def determine_num_input_channels(
     Raises:
         DatasetError: labels that are not consecutive (no network could be trained on them), or no channel names.
     """
-    channels = dataset_json.get("modality", dataset_json.get("channel_names"))
-    if not channels:
-        raise DatasetError('dataset.json has no channel_names; add for example "channel_names": {"0": "CT"}')
+    channels = len(image_channels(dataset_json))
     label_manager = plans_manager.get_label_manager(dataset_json)
     label_manager.require_consecutive_labels()
     cascade = configuration_or_config_manager.previous_stage_name is not None
-    channels = DatasetJson({"channel_names": channels}).num_input_channels
     return channels + (len(label_manager.foreground_labels) if cascade else 0)
 
 

@@ -20,6 +20,13 @@ from nnunet_lite.plans.migrations import migrate_plans
 from nnunet_lite.utilities.files import PathLike, load_json
 from nnunet_lite.utilities.logging import logger
 
+# what of the plans as a whole decides how cases are preprocessed, beside the PREPROCESSING_KEYS of each configuration
+PREPROCESSING_DOCUMENT_KEYS = (
+    "image_reader_writer",
+    "transpose_forward",
+    "foreground_intensity_properties_per_channel",
+)
+
 
 def available_plans(folder: PathLike) -> list[str]:
     """Identifiers of the plans files of a preprocessed dataset's folder, for example ["nnUNetPlans"]."""

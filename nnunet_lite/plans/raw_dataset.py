@@ -134,7 +134,7 @@ def maybe_convert_to_dataset_name(dataset_name_or_id: int | str) -> str:
         if _roots() and text not in existing_datasets():
             raise _unknown(text)
         return text
-    if not text.strip().isdigit():
+    if not text.strip().isdecimal():
         raise DatasetError(f"{text!r} is no dataset; expected an id such as 4 or a name such as Dataset004_Hippocampus")
     return dataset_id_to_name(int(text))
 
@@ -181,12 +181,12 @@ def list_image_cases(folder: PathLike, file_ending: str) -> dict[str, list[str]]
     Raises:
         DatasetError: the folder does not exist, files are named otherwise, or a channel in between is missing.
     """
-    findings: list[Fault] = []
-    cases = group_by_case(Path(folder), file_ending, findings)
+    folder, findings = Path(folder), list[Fault]()
+    cases = group_by_case(folder, file_ending, findings)
     faults = [finding for finding in findings if finding.is_fault]
-    if faults:
-        inside = [replace(fault, file=fault.file.removeprefix(f"{Path(folder).name}/")) for fault in faults]
-        raise faults_as_error(str(folder), inside, len(cases))
+    if faults:  # the message names the folder itself
+        faults = [replace(fault, file=fault.file.removeprefix(f"{folder.name}/")) for fault in faults]
+        raise faults_as_error(str(folder), faults, len(cases))
     return cases
 
 

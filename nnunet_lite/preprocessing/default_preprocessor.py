@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lite.configuration import cpu_count
+from nnunet_lite.configuration import cpu_count, usable_processes
 from nnunet_lite.exceptions import DatasetError, PathError, StorageError, nnUNetError
 from nnunet_lite.extensions import find_class
 from nnunet_lite.imageio.base_reader_writer import as_labels
@@ -189,6 +189,7 @@ class DefaultPreprocessor:
                 len(signatures) - len(missing),
                 len(signatures),
             )
+        num_processes = usable_processes(num_processes)
         self.num_threads = max(1, cpu_count() // max(1, min(num_processes, len(missing))))
         tasks = [
             Task(

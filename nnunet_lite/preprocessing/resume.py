@@ -12,7 +12,7 @@ from typing import Any
 
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
-from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.configuration_manager import PREPROCESSING_KEYS, ConfigurationManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.geometry import network_spacing
 from nnunet_lite.preprocessing.interpolation import compute_new_shape
@@ -27,17 +27,7 @@ _TEMPORARY = re.compile(r"^\.[0-9a-f]+\.tmp\.(.+)$")  # what `atomic_path` calls
 _WORKER_BASE = 140 * 2**20  # bytes of interpreter and libraries
 _MARGIN = 1.05
 _EXPANSION = 20  # bytes of work per byte on disk, for readers that cannot tell the size of an image beforehand
-_PLAN_KEYS = (
-    "spacing",
-    "patch_size",
-    "normalization_schemes",
-    "use_mask_for_norm",
-    "preprocessor_name",
-    "resampling_fn_data",
-    "resampling_fn_data_kwargs",
-    "resampling_fn_seg",
-    "resampling_fn_seg_kwargs",
-)
+_PLAN_KEYS = (*PREPROCESSING_KEYS, "patch_size")  # the patch decides how arrays are cut into blocks
 
 
 class FinishedCases:

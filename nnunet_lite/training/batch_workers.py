@@ -31,7 +31,8 @@ from nnunet_lite.training.data_augmentation.transforms import SampleShape, Trans
 from nnunet_lite.training.data_loader import RawBatch, nnUNetDataLoader
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
-from nnunet_lite.utilities.parallel import describe, describe_exit, end_with_parent, environment, leave_ctrl_c_to_parent
+from nnunet_lite.utilities.parallel import describe
+from nnunet_lite.utilities.processes import describe_exit, end_with_parent, environment, leave_ctrl_c_to_parent
 
 _ALIGNMENT = 64  # bytes between arrays in shared memory
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS"), "1")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_lite.configuration import cpu_count, num_processes_default
+from nnunet_lite.configuration import usable_processes
 from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunet_lite.inference.export_prediction import export_prediction_from_logits, resample_and_save
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
@@ -52,7 +52,7 @@ def _predict_cases(trainer: Any, keys: list[str], folder: Path, save_probabiliti
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, keys, previous)
     mine = sorted(keys)[rank() :: world_size()]
     next_stages = _next_stages(trainer)
-    with WorkerPool(min(num_processes_default(), cpu_count(), len(mine))) as pool:
+    with WorkerPool(min(usable_processes(None), len(mine))) as pool:
         exports = _Exports(pool)
         for number, key in enumerate(mine, 1):
             trainer.print_to_log_file(f"predicting {key} ({number} of {len(mine)})")

@@ -6,6 +6,7 @@ is not safe; all of them are read together.
 
 from __future__ import annotations
 
+import errno
 import glob
 import io
 import os
@@ -66,8 +67,11 @@ class Journal:
         """
         with storage_errors(self._file):
             self._mend()
+            content = _framed(record)
             with self._file.open("ab", buffering=0) as file:
-                file.write(_framed(record))
+                self._is_mended = file.write(content) == len(content)
+            if not self._is_mended:  # the disk is full; nothing may follow half a record
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def replace(self, records: list[Any]) -> None:
         """Let this part's journal hold these records and remove those of other parts."""

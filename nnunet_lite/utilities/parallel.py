@@ -8,13 +8,9 @@ every worker ends within a second.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
-import os
-import signal
 import sys
 import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -27,11 +23,11 @@ from nnunet_lite.configuration import cpu_count
 from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
+from nnunet_lite.utilities.processes import describe_exit, end_with_parent, environment, leave_ctrl_c_to_parent
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _EXAMPLES = 5  # cases named in a message
 _POLL = 0.2  # seconds between two looks at the workers' memory
-_environment_lock = threading.Lock()
 
 
 class Task(NamedTuple):
@@ -362,58 +358,11 @@ def _cannot_start(name: str, error: Exception) -> str:
     )
 
 
-def describe_exit(exitcode: int | None) -> str:
-    """Why a process ended, in a few words."""
-    if exitcode is None or exitcode >= 0:
-        return f"exit code {exitcode}"
-    name = signal.Signals(-exitcode).name
-    return f"{name}, which is how a system out of memory ends processes" if -exitcode == signal.SIGKILL else name
-
-
 def _run_inline(job: _Job) -> None:
     try:
         job.future.set_result(job.task.function(*job.task.args))
     except Exception as error:
         job.future.set_exception(error)
-
-
-@contextlib.contextmanager
-def environment(changes: dict[str, str]) -> Iterator[None]:
-    """Environment of processes started within the block. Thread counts must stand there before numpy is imported.
-
-    These processes do not see Ctrl-C until they call `leave_ctrl_c_to_parent`: it would end them in their imports.
-    """
-    with _environment_lock, _ctrl_c_blocked():
-        before = {name: os.environ.get(name) for name in changes}
-        os.environ.update(changes)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _ctrl_c_blocked() -> Iterator[None]:
-    """Blocked in this thread and in the processes it starts; what arrives meanwhile is delivered afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def leave_ctrl_c_to_parent() -> None:
-    """Called by a worker: Ctrl-C reaches the parent, which ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _work(connection: Connection, threads: int) -> None:
@@ -442,16 +391,3 @@ def _answer(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[bool, 
         error.__traceback__ = None
         error.__cause__ = error.__context__ = None
         return False, error, trace
-
-
-def end_with_parent() -> None:
-    """Let this worker end as soon as its parent is gone, whatever the worker is doing and however the parent ended."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
-
-
-def _watch(sentinel: int) -> None:
-    wait([sentinel])
-    time.sleep(0.2)  # let an orderly end come first
-    os._exit(1)

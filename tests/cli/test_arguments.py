@@ -56,3 +56,22 @@ def test_missing_positional_arguments_are_shown_in_their_order(capsys: pytest.Ca
     with pytest.raises(SystemExit):
         make_parser("train", "", DATASET_POSITION, FOLD_POSITION).parse_args(["4"])
     assert "required: fold; expected: train dataset_name_or_id fold [flags]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-d", "4"], "Stopped. Finished work is kept; the same command goes on.\n"),
+        (
+            ["-d", "4", "--clean"],
+            "Stopped. Finished work is kept; the same command goes on. With --clean it starts over.\n",
+        ),
+    ],
+)
+def test_what_goes_on_after_ctrl_c(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @command
+    def entry(argv: Sequence[str] | None) -> int:
+        raise KeyboardInterrupt
+
+    assert entry(arguments) == 130
+    assert capsys.readouterr().err == message

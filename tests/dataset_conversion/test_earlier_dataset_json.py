@@ -36,7 +36,10 @@ def test_labels_become_name_to_number_with_a_background(before, after):
     assert list(_labels(before).items()) == list(after.items())
 
 
-@pytest.mark.parametrize("labels", [{"0": 0, "1": 1}, {"0": "background", "1": ""}, {"background": 1, "a": 0}, {}])
+@pytest.mark.parametrize(
+    "labels",
+    [{"0": 0, "1": 1}, {"0": "background", "1": ""}, {"background": 1, "a": 0}, {}, {"0": "background", "²": "a"}],
+)
 def test_labels_that_mean_nothing(labels):
     with pytest.raises(DatasetError) as error:
         _labels(labels)

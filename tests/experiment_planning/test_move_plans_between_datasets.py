@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,25 @@ def test_what_is_refused(
     assert message in complaint(capfd, MOVE, *arguments)
 
 
-def test_warnings(plans: dict[str, Any], nnunet_folders: Any, caplog: pytest.LogCaptureFixture) -> None:
+def change_spacing(plans: dict[str, Any]) -> None:
+    plans["configurations"]["2d"]["spacing"] = [2, 2]
+
+
+def change_resampling(plans: dict[str, Any]) -> None:
+    plans["configurations"]["2d"]["resampling_fn_seg_kwargs"] = {"order": 0}
+
+
+def change_intensities(plans: dict[str, Any]) -> None:
+    plans["foreground_intensity_properties_per_channel"] = {}
+
+
+@pytest.mark.parametrize("change", [change_spacing, change_resampling, change_intensities])
+def test_warnings(
+    change: Callable[[dict[str, Any]], None],
+    plans: dict[str, Any],
+    nnunet_folders: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     document = Path(nnunet_folders.raw / "Dataset012_Twelve" / "dataset.json")
     document.write_text(document.read_text().replace('"MRI"', '"R", "1": "G"'))
     move_plans_between_datasets(11, 12, "nnUNetPlans")
@@ -112,8 +131,8 @@ def test_warnings(plans: dict[str, Any], nnunet_folders: Any, caplog: pytest.Log
     caplog.clear()
     file = nnunet_folders.preprocessed / "Dataset012_Twelve" / "other.json"
     other = moved(nnunet_folders, "nnUNetPlans")
-    other["configurations"]["2d"]["spacing"] = [2, 2]
+    change(other)
     file.write_text(json.dumps({**other, "plans_name": "other"}))
     with caplog.at_level(logging.WARNING, "nnunet_lite"):
         move_plans_between_datasets(11, 12, "nnUNetPlans", overwrite=True)
-    assert "Plans other store cases in nnUNetPlans_2d, too" in caplog.text
+    assert "Plans other store cases in nnUNetPlans_2d, " in caplog.text

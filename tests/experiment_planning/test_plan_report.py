@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,6 +133,38 @@ def test_a_dry_run_decides_what_planning_decides(nnunet_folders: Any) -> None:
     decided = json.loads(json.dumps(dry.plan_experiment()))
     nnUNetPlannerResEncM(name).plan_experiment()
     assert json.loads((nnunet_folders.preprocessed / name / "nnUNetResEncUNetMPlans.json").read_text()) == decided
+
+
+FOREIGN = """
+from pathlib import Path
+from nnunet_lite import ExperimentPlanner
+
+class WritesElsewhere(ExperimentPlanner):
+    def save_plans(self, plans):
+        Path(self.preprocessed_folder, "elsewhere.json").write_text("{}")
+
+class SharesNothing:
+    def __init__(self, name, **options):
+        pass
+
+    def plan_experiment(self):
+        raise AssertionError("it would write its plans")
+"""
+
+
+def test_dry_runs_of_planners_that_write_otherwise(
+    nnunet_folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = write_fingerprint(nnunet_folders.raw, nnunet_folders.preprocessed, *SMALL)
+    classes = tmp_path / "classes"
+    classes.mkdir()
+    (classes / "planners_that_write.py").write_text(FOREIGN)
+    monkeypatch.setenv("nnUNet_extTrainer", str(classes))
+    before = sorted((nnunet_folders.preprocessed / name).iterdir())
+    succeed("nnUNetv2_plan_experiment", "-d", "1", "-pl", "WritesElsewhere", "--dry-run")
+    assert sorted((nnunet_folders.preprocessed / name).iterdir()) == before
+    said = complaint(capfd, "nnUNetv2_plan_experiment", "-d", "1", "-pl", "SharesNothing", "--dry-run")
+    assert "SharesNothing is not derived from ExperimentPlanner" in said
 
 
 def test_a_few_lines_after_planning(nnunet_folders: Any, capfd: pytest.CaptureFixture[str]) -> None:

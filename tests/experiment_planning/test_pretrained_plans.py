@@ -165,6 +165,19 @@ def test_what_is_refused(checkpoint: Path, nnunet_folders: Any, capfd: pytest.Ca
     assert "There is no checkpoint" in refused(checkpoint.with_name("none.pth"))
     assert "'key_to_lpe'" in refused(save(checkpoint, {k: v for k, v in ADAPTATION.items() if k != "key_to_lpe"}))
     assert "no pretrain_plan.configurations" in refused(save(checkpoint, {**ADAPTATION, "pretrain_plan": {}}))
+    assert "no pretrain_plan.configurations" in refused(
+        save(checkpoint, {**ADAPTATION, "pretrain_plan": {"configurations": ["onemmiso"]}})
+    )
+    assert "'architecture_plans' of its adaptation plan is 'ResEncL'" in refused(
+        save(checkpoint, {**ADAPTATION, "architecture_plans": "ResEncL"})
+    )
+    assert "recommends is [32, '32', 32], expected three positive whole numbers" in refused(
+        save(checkpoint, {**ADAPTATION, "recommended_downstream_patchsize": [32, "32", 32]})
+    )
+    strange = {"configurations": {"x": {"spacing": "1 mm", "patch_size": [8] * 3}}}
+    assert "the spacing of its pretraining is '1 mm', expected three positive numbers" in refused(
+        save(checkpoint, {**ADAPTATION, "pretrain_plan": strange}), "-am", "like_pretrained"
+    )
     assert "no 'nnssl_adaptation_plan'" in refused(save(checkpoint, None), command=DYNAMIC)
     torch.save({"nnssl_adaptation_plan": Path("x")}, checkpoint)
     assert "asks for pathlib.PosixPath" in refused(checkpoint)

@@ -35,6 +35,10 @@ def test_folder(folder):
 def test_number_of_channels_is_checked(folder):
     with pytest.raises(DatasetError, match="a: 2 image files, but the model was trained with 1"):
         find_cases(folder, None, ONE)
+    with pytest.raises(DatasetError, match=r"trained with 3 channels \(R, G, B\): a_0000.nii.gz, a_0001.nii.gz"):
+        find_cases(folder, None, {**ONE, "channel_names": ["R", "G", "B"]})
+    with pytest.raises(DatasetError, match="has no channel_names"):
+        find_cases(folder, None, {"file_ending": ".nii.gz"})
 
 
 def test_single_file_and_lists(folder):
@@ -106,7 +110,8 @@ def test_a_misnamed_file_names_its_folder_once(tmp_path):
         (tmp_path / file).touch()
     with pytest.raises(DatasetError) as error:
         find_cases(tmp_path, None, ONE)
-    assert str(error.value).startswith(f"{tmp_path}: scan.nii.gz: no channel number at the end of its name, expected")
+    assert str(error.value).startswith(f"{tmp_path}: scan.nii.gz: no channel number at the end of its name")
+    assert str(error.value).count(tmp_path.name) == 1
 
 
 def test_a_number_at_the_end_of_a_misnamed_file_may_be_the_case_or_the_channel(tmp_path):

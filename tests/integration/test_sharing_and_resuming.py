@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK as sitk
 from helpers.commands import complaint, files_below, half_written, run, start, succeed
 from helpers.datasets import make_dataset
 
@@ -64,6 +65,24 @@ def test_a_fingerprint_in_parts_is_that_of_one_piece(folder: Path, capfd: pytest
     succeed(*EXTRACT, 0, *third)
     assert _documents(folder) == whole
     assert list((folder / ".nnunet_lite").iterdir()) == []
+
+
+def test_cases_of_different_parts_are_compared_by_the_part_that_is_last(
+    folder: Path, nnunet_folders: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw = nnunet_folders.raw / folder.name
+    shutil.copy(raw / "imagesTr" / "case_00_0000.nii.gz", raw / "imagesTr" / "case_01_0000.nii.gz")
+    shutil.copy(raw / "labelsTr" / "case_00.nii.gz", raw / "labelsTr" / "case_01.nii.gz")
+    for number in range(0, CASES, 2):  # label 2 is left in the second part only
+        file = str(raw / "labelsTr" / f"case_{number:02d}.nii.gz")
+        sitk.WriteImage(sitk.Clamp(sitk.ReadImage(file), upperBound=1), file, True)
+    said = []
+    for part in _parts(2):
+        succeed(*EXTRACT, 0, "--verify_dataset_integrity", *part)
+        said.append("".join(capfd.readouterr()))
+    assert "the same voxels" not in said[0]
+    assert "the same voxels as case_01_0000.nii.gz" in said[1]
+    assert "remove them from dataset.json" not in "".join(said)  # no label is missing in all of them
 
 
 def test_parts_at_the_same_time(folder: Path) -> None:

@@ -118,3 +118,18 @@ def test_golden_plans_build(goldens: Path, plans: str) -> None:
         False,
     )
     assert network(torch.zeros(1, 1, *configuration.patch_size)).shape == (1, 3, *configuration.patch_size)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("features_per_stage", [4, -8, 8]),  # RuntimeError of torch
+        ("kernel_sizes", [[1, 3, 3]]),
+        ("n_conv_per_stage", []),
+        ("n_stages", 2.5),
+        ("features_per_stage", "many"),
+    ],
+)
+def test_numbers_no_network_can_be_built_of(key: str, value: Any) -> None:
+    with pytest.raises(PlansError, match=r"PlainConvUNet cannot be built from the plans' arch_kwargs: \w+: "):
+        build("PlainConvUNet", {**PLAIN, key: value})

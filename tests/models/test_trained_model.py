@@ -92,12 +92,14 @@ def test_models_under_other_flags_are_listed_with_them(nnunet_folders):
     dataset = nnunet_folders.results / "Dataset001_X"
     with pytest.raises(PathError, match=r"no model of Dataset001_X was trained yet: nnUNetv2_train Dataset001_X 2d "):
         TrainedModel.find("Dataset001_X", "nnUNetTrainer", "nnUNetPlans", "2d")
-    for name in ("Mine__nnUNetPlans__2d", "nnUNetTrainer__ResEnc__3d_fullres", "ensembles"):
+    names = ("Mine__nnUNetPlans__2d", "nnUNetTrainer__ResEnc__3d_fullres", "nnUNetTrainer__ptPlans__ssl__2d")
+    for name in (*names, "ensembles", "a____b"):
         (dataset / name).mkdir(parents=True)
     with pytest.raises(PathError) as error:
         TrainedModel.find("Dataset001_X", "nnUNetTrainer", "nnUNetPlans", "2d")
     assert str(error.value).endswith(
         "trained were, with the flags to give: Mine__nnUNetPlans__2d (-tr Mine), "
+        "nnUNetTrainer__ptPlans__ssl__2d (-p ptPlans__ssl), "
         "nnUNetTrainer__ResEnc__3d_fullres (-p ResEnc -c 3d_fullres)"
     )
 

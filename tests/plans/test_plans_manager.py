@@ -52,6 +52,22 @@ def test_a_patch_that_cannot_be_pooled_is_named(patch: list[int], strides: list[
     assert "divisible by [2, 4, 4]" in str(error.value) and nearest in str(error.value)
 
 
+def test_a_patch_of_which_one_voxel_is_left_is_named() -> None:
+    kwargs = {"strides": [[1, 1], [2, 2], [2, 2]], "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d"}
+    plans = make_plans(x={"patch_size": [4, 4], "architecture": {"arch_kwargs": kwargs}})
+    with pytest.raises(PlansError, match="leaves one voxel"):
+        PlansManager(plans).get_configuration("x").require_poolable_patch()
+    kwargs["norm_op"] = "torch.nn.modules.batchnorm.BatchNorm2d"
+    PlansManager(plans).get_configuration("x").require_poolable_patch()
+
+
+@pytest.mark.parametrize("strides", [[[1, 1], [0, 2]], [[1, 1], ["2", 2]], [[1, 1], [1.5, 2]]])
+def test_strides_that_are_none_are_named(strides: list[Any]) -> None:
+    plans = make_plans(x={"patch_size": [40, 40], "architecture": {"arch_kwargs": {"strides": strides}}})
+    with pytest.raises(PlansError, match="Configuration x of the plans: strides is .* expected two or three positive"):
+        PlansManager(plans).get_configuration("x").require_poolable_patch()
+
+
 def test_a_configuration_that_is_none(tmp_path: Path) -> None:
     file = tmp_path / "plans.json"
     file.write_text(json.dumps(make_plans(mine=["inherits_from", "3d_fullres"])))

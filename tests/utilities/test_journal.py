@@ -71,3 +71,21 @@ def test_names_of_other_stages_and_replacing(tmp_path: Path) -> None:
     assert list(whole.read()) == ["new", "newer", "newest"]
     whole.remove()
     assert list(whole.read()) == [] and [list(other.read()) for other in others] == [["other"]] * 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limit of file sizes there")
+def test_nothing_follows_half_a_record_on_a_full_disk(tmp_path: Path) -> None:
+    import resource
+
+    journal = Journal(tmp_path, "stage", WHOLE)
+    journal.append("one")
+    file = next(tmp_path.iterdir())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 5, before[1]))
+        with pytest.raises(StorageError, match="No space left"):
+            journal.append("two")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal.append("three")
+    assert list(journal.read()) == ["one", "three"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -183,14 +182,3 @@ def test_a_script_with_an_unprotected_main_part_ends_with_advice(tmp_path: Path)
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode != 0
     assert "if __name__ == '__main__'" in result.stderr
-
-
-@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows sends Ctrl-C otherwise")
-def test_ctrl_c_while_a_worker_starts_is_left_to_the_parent() -> None:
-    process = multiprocessing.get_context("spawn").Process(target=square, args=(2,))
-    with parallel.environment({}):
-        process.start()
-    os.kill(process.pid or 0, signal.SIGINT)  # while it imports
-    process.join(60)
-    assert process.exitcode == 0
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())  # and here it works as before

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
-import warnings
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from nnunet_lite.configuration import compile_requested
 from nnunet_lite.exceptions import StorageError, nnUNetError
 from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint, unwrap
-from nnunet_lite.models.network import build_network
 from nnunet_lite.models.trained_model import get_output_folder
 from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
@@ -32,21 +28,18 @@ from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
 from nnunet_lite.training.logging.epoch_report import epoch_report, steps_of_epoch
 from nnunet_lite.training.logging.log_file import log_file_name
 from nnunet_lite.training.logging.loggers import MetaLogger
-from nnunet_lite.training.loss import deep_supervision
-from nnunet_lite.training.loss.compound_losses import default_loss
-from nnunet_lite.training.lr_scheduler.polylr import PolyLRScheduler
-from nnunet_lite.training.nnUNetTrainer.training_data import TrainingData
+from nnunet_lite.training.nnUNetTrainer.training_model import TrainingModel
 from nnunet_lite.training.online_evaluation import StepOutput, collate_outputs, dice_from_counts, hard_counts, to_host
 from nnunet_lite.training.trainer_state import make_grad_scaler, restore_training_state, training_state
 from nnunet_lite.training.validation import validate
-from nnunet_lite.utilities.device import autocast, can_compile, empty_cache, resolve_precision
+from nnunet_lite.utilities.device import autocast, empty_cache, resolve_precision
 from nnunet_lite.utilities.distributed import all_gather_objects, barrier, is_distributed, rank
 from nnunet_lite.utilities.files import save_json, write_text
 
 CUDA = torch.device("cuda")
 
 
-class nnUNetTrainer(TrainingData):
+class nnUNetTrainer(TrainingModel):
     """Trains one fold of one configuration.
 
     A trainer of one's own overrides hyperparameters (class attributes, or attributes set after `super().__init__`) and
@@ -62,11 +55,7 @@ class nnUNetTrainer(TrainingData):
     Nothing is written before training or validation starts.
     """
 
-    initial_lr: float = 1e-2
-    weight_decay: float = 3e-5
-    momentum: float = 0.99
     gradient_clip_norm: float = 12.0
-    num_epochs: int = 1000
     save_every: int = 50
     disable_checkpointing: bool = False
     precision: str = "auto"
@@ -189,71 +178,6 @@ class nnUNetTrainer(TrainingData):
         lengths = ("num_iterations_per_epoch", "num_val_iterations_per_epoch", "num_epochs")
         others = ("enable_deep_supervision", "batch_size", "precision", "seed")
         return {name: getattr(self, name) for name in names + lengths + others}
-
-    def _build_network(self) -> nn.Module:
-        heads, configuration = self.label_manager.num_segmentation_heads, self.configuration_manager
-        tail = (self.num_input_channels, heads, self.enable_deep_supervision)
-        build: Callable[..., nn.Module] = self.build_network_architecture
-        if "plans_manager" in inspect.signature(build).parameters:
-            return build(self.plans_manager, configuration, *tail)
-        warnings.warn("build_network_architecture without plans_manager is old", DeprecationWarning, stacklevel=2)
-        architecture = (configuration.network_arch_class_name, configuration.network_arch_init_kwargs)
-        return build(*architecture, configuration.network_arch_init_kwargs_req_import, *tail)
-
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """A network without final nonlinearity; prediction calls this too, without deep supervision."""
-        configuration_manager.require_poolable_patch()
-        return build_network(
-            configuration_manager.network_arch_class_name,
-            configuration_manager.network_arch_init_kwargs,
-            configuration_manager.network_arch_init_kwargs_req_import,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-        )
-
-    def _do_i_compile(self) -> bool:
-        """Whether torch.compile is used: on CUDA, where it works, unless nnUNet_compile says no."""
-        return self.device.type == "cuda" and os.name != "nt" and compile_requested(True) and can_compile(self.device)
-
-    def _build_loss(self) -> nn.Module:
-        """Dice and (binary) cross entropy over all resolutions."""
-        loss = default_loss(self.label_manager, self.configuration_manager.batch_dice, self.is_ddp)
-        if self._do_i_compile():
-            loss.dc = cast("nn.Module", torch.compile(loss.dc))
-        return self._deeply_supervised(loss)
-
-    def _deeply_supervised(self, loss: nn.Module) -> nn.Module:
-        """The loss of one resolution over all of them, if deep supervision is on."""
-        if (scales := self._get_deep_supervision_scales()) is None:
-            return loss
-        lowest = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
-        weights = deep_supervision.deep_supervision_weights(len(scales), lowest)
-        return deep_supervision.DeepSupervisionWrapper(loss, weights)
-
-    def configure_optimizers(self) -> tuple[Any, Any]:
-        """Optimizer and schedule; the schedule's step(epoch) is called once per epoch."""
-        optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            self.initial_lr,
-            weight_decay=self.weight_decay,
-            momentum=self.momentum,
-            nesterov=True,
-            fused=True if self.device.type == "cuda" else None,
-        )
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
-
-    def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Switch between a list of outputs and the full-resolution output; override for networks of another build."""
-        network: Any = unwrap(self.network)
-        network.decoder.deep_supervision = enabled
 
     def plot_network_architecture(self) -> None:
         """Write the network's modules as text (upstream's drawing needs a package that no longer works)."""

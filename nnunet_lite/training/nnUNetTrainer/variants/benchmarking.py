@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.exceptions import ArgumentError, nnUNetError
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_lite.utilities.distributed import world_size
 from nnunet_lite.utilities.files import load_json, save_json
@@ -19,7 +19,7 @@ from nnunet_lite.utilities.files import load_json, save_json
 class nnUNetTrainerBenchmark_5epochs(nnUNetTrainer):
     """Five epochs; the fastest one's seconds go to fold_0/benchmark_result.json, with what they were measured on.
 
-    Running out of memory, or any other failure of the training, is recorded as the result.
+    Running out of memory, or any other failure of torch, is recorded as the result.
     """
 
     num_epochs = 5
@@ -32,9 +32,11 @@ class nnUNetTrainerBenchmark_5epochs(nnUNetTrainer):
         self.crashed_with: str | None = None
 
     def run_training(self) -> None:
-        """Train; an error ends the measurement, not the program."""
+        """Train; an error of torch ends the measurement, not the program. Mistakes are reported as always."""
         try:
             super().run_training()
+        except nnUNetError:  # these are RuntimeErrors, too
+            raise
         except RuntimeError as error:
             self.crashed_with = f"{type(error).__name__}: {error}"
             self.on_train_end()

@@ -31,8 +31,9 @@ class nnUNetTrainerBN(nnUNetTrainer):
         """The planned network with its `norm_op` replaced.
 
         Raises:
-            PlansError: the planned network has no `norm_op`.
+            PlansError: the planned network has no `norm_op`, or cannot pool the planned patch.
         """
+        configuration_manager.require_poolable_patch()
         arguments = dict(configuration_manager.network_arch_init_kwargs)
         if "norm_op" not in arguments:
             raise PlansError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.extensions import find_class
 
 NAMES = ["nnUNetTrainerBenchmark_5epochs", "nnUNetTrainerBenchmark_5epochs_noDataLoading"]
@@ -46,6 +46,17 @@ def test_a_failure_is_the_result(make: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(trainer, "train_step", fail)
     trainer.run_training()
     assert _result(trainer)["fastest_epoch"] == "RuntimeError: CUDA out of memory"
+
+
+def test_a_mistake_is_no_result(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(NAMES[0])
+
+    def refuse() -> Any:
+        raise DatasetError("cases are incomplete")
+
+    monkeypatch.setattr(trainer, "get_dataloaders", refuse)
+    with pytest.raises(DatasetError, match="incomplete"):
+        trainer.run_training()
 
 
 def test_only_fold_0(make: Any) -> None:
