@@ -20,26 +20,7 @@ def main() -> None:
         shutil.copyfile(file, images / file.name)
 
     def predict(flags: list[str], side: Side) -> Measurement:
-        output = side.folder / "predictions"
-        remove(output)
-        return side.run(
-            "nnUNetv2_predict_from_modelfolder",
-            "-i",
-            images,
-            "-o",
-            output,
-            "-m",
-            model,
-            "-f",
-            "0",
-            "-device",
-            "cpu",
-            "-npp",
-            "2",
-            "-nps",
-            "2",
-            *flags,
-        )
+        return side.predict(images, model, side.folder / "predictions", 2, *flags)
 
     for what, flags in (("without mirroring", ["--disable_tta"]), ("with mirroring", [])):
         found = bench.alternate(partial(predict, flags))

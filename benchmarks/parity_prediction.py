@@ -18,25 +18,7 @@ NAME = "Dataset004_Hippocampus"
 
 def predict(side: Side, images: Path, model: Path, output: Path, *flags: str) -> dict[str, np.ndarray]:
     """Label maps by case."""
-    remove(output)
-    side.run(
-        "nnUNetv2_predict_from_modelfolder",
-        "-i",
-        images,
-        "-o",
-        output,
-        "-m",
-        model,
-        "-f",
-        "0",
-        "-device",
-        "cpu",
-        "-npp",
-        "1",
-        "-nps",
-        "1",
-        *flags,
-    )
+    side.predict(images, model, output, 1, *flags)
     return {file.name: sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in sorted(output.glob("*.nii.gz"))}
 
 

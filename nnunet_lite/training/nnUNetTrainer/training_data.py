@@ -19,7 +19,7 @@ from nnunet_lite.training.batch_distribution import share_of_batch
 from nnunet_lite.training.batch_workers import BatchIterator
 from nnunet_lite.training.cpu_speed import channels_last
 from nnunet_lite.training.data_augmentation import pipelines
-from nnunet_lite.training.data_augmentation.augmentation_geometry import configure_augmentation
+from nnunet_lite.training.data_augmentation.augmentation_geometry import AugmentationGeometry, configure_augmentation
 from nnunet_lite.training.data_loader import nnUNetDataLoader
 from nnunet_lite.training.logging.log_file import append_line
 from nnunet_lite.training.loss import deep_supervision
@@ -77,11 +77,15 @@ class TrainingData:
             return None
         return deep_supervision.deep_supervision_scales(self.configuration_manager.pool_op_kernel_sizes)
 
+    def _augmentation_geometry(self) -> AugmentationGeometry:
+        """What the patch size decides."""
+        return configure_augmentation(self.configuration_manager.patch_size)
+
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(
         self,
     ) -> tuple[Any, bool, Sequence[int], tuple[int, ...] | None]:
         """Rotation range, whether to augment slices of a 3D patch, enlarged patch size, mirror axes."""
-        geometry = configure_augmentation(self.configuration_manager.patch_size)
+        geometry = self._augmentation_geometry()
         self.print_to_log_file("do_dummy_2d_data_aug:", geometry.do_dummy_2d_data_aug)
         self.inference_allowed_mirroring_axes = geometry.mirror_axes
         rotation, dummy_2d, initial_patch_size, mirror_axes = geometry

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnunet_lite.training.data_augmentation import pipelines
-from nnunet_lite.training.data_augmentation.augmentation_geometry import configure_augmentation
+from nnunet_lite.training.data_augmentation.augmentation_geometry import AugmentationGeometry, configure_augmentation
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_lite.training.nnUNetTrainer.variants.mirroring import nnUNetTrainer_onlyMirror01, nnUNetTrainerNoMirroring
 
@@ -31,14 +31,9 @@ class nnUNetTrainer_onlyMirror01_DASegOrd0(nnUNetTrainer_onlyMirror01, nnUNetTra
 class nnUNetTrainer_noDummy2DDA(nnUNetTrainer):
     """Rotates and zooms anisotropic patches in all three dimensions, too."""
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(
-        self,
-    ) -> tuple[Any, bool, Sequence[int], tuple[int, ...] | None]:
+    def _augmentation_geometry(self) -> AugmentationGeometry:
         """As for isotropic patches: rotation up to 30 degrees, the patch enlarged along all axes."""
-        geometry = configure_augmentation(self.configuration_manager.patch_size, allow_dummy_2d=False)
-        self.print_to_log_file("do_dummy_2d_data_aug: False")
-        self.inference_allowed_mirroring_axes = geometry.mirror_axes
-        return geometry.rotation_for_DA, False, geometry.initial_patch_size, geometry.mirror_axes
+        return configure_augmentation(self.configuration_manager.patch_size, allow_dummy_2d=False)
 
 
 class nnUNetTrainerNoDA(nnUNetTrainer):
@@ -79,15 +74,9 @@ class nnUNetTrainerDA5(nnUNetTrainer):
         """The heavy pipeline."""
         return pipelines.get_heavy_training_transforms(*args, **kwargs)
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(
-        self,
-    ) -> tuple[Any, bool, Sequence[int], tuple[int, ...] | None]:
-        """As always, with patches large enough for a zoom of 0.7."""
-        geometry = configure_augmentation(self.configuration_manager.patch_size, scale_range=(0.7, 1.43))
-        self.print_to_log_file("do_dummy_2d_data_aug:", geometry.do_dummy_2d_data_aug)
-        self.inference_allowed_mirroring_axes = geometry.mirror_axes
-        rotation, dummy_2d, patch_size, mirror_axes = geometry
-        return rotation, dummy_2d, patch_size, mirror_axes
+    def _augmentation_geometry(self) -> AugmentationGeometry:
+        """Patches are read large enough for a zoom of 0.7."""
+        return configure_augmentation(self.configuration_manager.patch_size, scale_range=(0.7, 1.43))
 
 
 class nnUNetTrainerDA5Segord0(nnUNetTrainerDA5):

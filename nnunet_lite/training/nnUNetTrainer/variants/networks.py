@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import nn
 
 from nnunet_lite.exceptions import PlansError
-from nnunet_lite.models.network import build_network
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -33,21 +32,15 @@ class nnUNetTrainerBN(nnUNetTrainer):
         Raises:
             PlansError: the planned network has no `norm_op`, or cannot pool the planned patch.
         """
-        configuration_manager.require_poolable_patch()
-        arguments = dict(configuration_manager.network_arch_init_kwargs)
+        normalized = ConfigurationManager(configuration_manager.configuration, configuration_manager.name)
+        arguments = normalized.network_arch_init_kwargs
         if "norm_op" not in arguments:
             raise PlansError(
                 "nnUNetTrainerBN replaces norm_op in arch_kwargs, but the planned "
                 f"{configuration_manager.network_arch_class_name} has none; use another trainer or other plans"
             )
-        axes = len(configuration_manager.patch_size)
-        arguments["norm_op"] = f"torch.nn.modules.batchnorm.BatchNorm{axes}d"
+        arguments["norm_op"] = f"torch.nn.modules.batchnorm.BatchNorm{len(normalized.patch_size)}d"
         arguments["norm_op_kwargs"] = {"eps": 1e-5, "affine": True}
-        return build_network(
-            configuration_manager.network_arch_class_name,
-            arguments,
-            configuration_manager.network_arch_init_kwargs_req_import,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
+        return nnUNetTrainer.build_network_architecture(
+            plans_manager, normalized, num_input_channels, num_output_channels, enable_deep_supervision
         )

@@ -22,8 +22,22 @@ def test_batch_normalization(make: Any, configuration: str, kind: type) -> None:
     }
     assert kind in kinds
     assert not any("InstanceNorm" in found.__name__ for found in kinds)
+    planned = trainer.configuration_manager.network_arch_init_kwargs["norm_op"]
+    assert "InstanceNorm" in planned  # the plans stay as they are
     network = trainer.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 1, 3, False)
     assert list(network.state_dict()) == list(trainer.network.state_dict())
+
+
+def test_one_voxel_is_enough_for_batch_normalization(make: Any) -> None:
+    """Instance normalization cannot learn from it, so the planned network is refused."""
+    for name in ("nnUNetTrainerBN", "nnUNetTrainer"):
+        trainer = make(name, patch_size=[4, 4, 4])
+        trainer.override(epochs=1, iterations=1, seed=0)
+        if name == "nnUNetTrainer":
+            with pytest.raises(PlansError, match="one voxel"):
+                trainer.run_training()
+        else:
+            trainer.run_training()
 
 
 def test_no_normalization_to_replace(make: Any) -> None:
