@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,18 @@ from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
 from nnunet_lite.training.cpu_speed import keep_freed_memory, use_channels_last
 from nnunet_lite.training.debug_information import debug_information, save_documents
+from nnunet_lite.training.device_feed import DeviceFeed
 from nnunet_lite.training.fold_folder import remove_leftovers, remove_superseded
 from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
 from nnunet_lite.training.logging.epoch_report import epoch_report, steps_of_epoch
 from nnunet_lite.training.logging.log_file import log_file_name
 from nnunet_lite.training.logging.loggers import MetaLogger
 from nnunet_lite.training.nnUNetTrainer.training_model import TrainingModel
+from nnunet_lite.training.numerical_faults import FiniteUpdates, require_finite_weights
 from nnunet_lite.training.online_evaluation import StepOutput, collate_outputs, dice_from_counts, hard_counts, to_host
 from nnunet_lite.training.trainer_state import make_grad_scaler, restore_training_state, training_state
 from nnunet_lite.training.validation import validate
+from nnunet_lite.utilities.compilation import with_way_back
 from nnunet_lite.utilities.device import autocast, empty_cache, resolve_precision
 from nnunet_lite.utilities.distributed import all_gather_objects, barrier, is_distributed, rank
 from nnunet_lite.utilities.files import save_json, write_text
@@ -102,6 +106,8 @@ class nnUNetTrainer(TrainingModel):
         self._best_ema: float | None = None
         self._autocast_type: torch.dtype | None = None
         self.epoch_outputs: list[StepOutput] = []  # of the training steps of this epoch
+        self._feed = DeviceFeed(self.device)
+        self._finite_updates = FiniteUpdates(self)
         self._stop = StopRequest()
         self._log_file_name = log_file_name(datetime.now())
         self._resume = resume
@@ -234,29 +240,38 @@ class nnUNetTrainer(TrainingModel):
         self.logger.log("lrs", lr, self.current_epoch)
 
     def train_step(self, batch: dict[str, Any]) -> StepOutput:
-        """One update of the weights; the loss stays on the device, so that the host need not wait."""
+        """One update of the weights; the loss stays on the device, so that the host need not wait.
+
+        NaN and infinity never reach the weights: see numerical_faults.
+        """
         data, target = self._on_device(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.device, self._autocast_type):
-            loss = self.loss(self.network(data), target)
-        if self.grad_scaler is None:
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip_norm)
-            self.optimizer.step()
-        else:
-            self.grad_scaler.scale(loss).backward()
-            self.grad_scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip_norm)
-            self.grad_scaler.step(self.optimizer)
-            self.grad_scaler.update()
-        return {"loss": loss.detach()}
+        return {"loss": self._finite_updates.step(data, target, batch.get("keys", ()))}
+
+    def compute_gradients(
+        self, data: torch.Tensor, target: Any, in_float32: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clipped gradients of a batch, for the optimizer; returns the loss and the norm before clipping."""
+        scaler, precision = (None, None) if in_float32 else (self.grad_scaler, self._autocast_type)
+
+        def backward() -> torch.Tensor:
+            self.optimizer.zero_grad(set_to_none=True)
+            with autocast(self.device, precision):
+                loss: torch.Tensor = self.loss(self.network(data), target)
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            return loss.detach()
+
+        loss = with_way_back(backward, self.network, self.loss)
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        return loss, nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip_norm)
 
     def on_train_epoch_end(self, train_outputs: list[StepOutput]) -> None:
         """Log the mean loss of all ranks."""
         losses = collate_outputs(train_outputs)["loss"]
         mean = float(np.mean(np.concatenate(all_gather_objects(np.asarray(losses)))))
         if not np.isfinite(mean):
-            self.print_to_log_file(f"The training loss of this epoch is {mean}: the weights are probably lost.")
+            require_finite_weights(self)
+            self.print_to_log_file(f"The training loss of this epoch is {mean}; the weights are finite")
         self.logger.log("train_losses", mean, self.current_epoch)
 
     def on_validation_epoch_start(self) -> None:
@@ -266,9 +281,13 @@ class nnUNetTrainer(TrainingModel):
     def validation_step(self, batch: dict[str, Any]) -> StepOutput:
         """Loss and hard counts per foreground class or region of one validation batch."""
         data, target = self._on_device(batch)
-        with autocast(self.device, self._autocast_type):
-            output = self.network(data)
-            loss = self.loss(output, target)
+
+        def forward() -> tuple[Any, torch.Tensor]:
+            with autocast(self.device, self._autocast_type):
+                output = self.network(data)
+                return output, self.loss(output, target)
+
+        output, loss = with_way_back(forward, self.network, self.loss)
         if self.enable_deep_supervision:
             output, target = output[0], target[0]
         tp, fp, fn = hard_counts(output, target, self.label_manager.has_regions, self.label_manager.ignore_label)
@@ -354,6 +373,7 @@ class nnUNetTrainer(TrainingModel):
     def _train_steps(self) -> list[StepOutput]:
         for _ in steps_of_epoch(len(self.epoch_outputs), self.num_iterations_per_epoch, "Training"):
             self.epoch_outputs.append(self.train_step(self._next_batch(self.dataloader_train)))
+        self._finite_updates.settle()
         return self.epoch_outputs
 
     def _validation_steps(self) -> list[StepOutput]:
@@ -364,7 +384,7 @@ class nnUNetTrainer(TrainingModel):
         """The next batch; a request to stop or a failed worker ends the training here, with its state saved."""
         if self._stop.received is None:
             try:
-                return self._draw(loader)
+                return self._feed.draw(partial(self._draw, loader))
             except nnUNetError:
                 if self._stop.received is None:
                     self._save_interrupted()
@@ -375,6 +395,7 @@ class nnUNetTrainer(TrainingModel):
 
     def _save_interrupted(self) -> None:
         """Write checkpoint_latest in the middle of an epoch: upstream would repeat that epoch, we go on within it."""
+        self._finite_updates.settle()
         self._close_dataloaders()
         self.current_epoch -= 1
         self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
