@@ -82,6 +82,7 @@ LIGHT = {  # module: what importing it must not bring in
     "nnunet_lite.evaluation.evaluate_predictions": ("torch", "skimage", "matplotlib"),
     "nnunet_lite.inference.sliding_window_prediction": ("SimpleITK",),
     "nnunet_lite.training.loss": ("SimpleITK",),
+    "nnunet_lite.training.run_training": ("SimpleITK", "nibabel", "skimage", "matplotlib", "torch._dynamo"),
     **{f"nnunet_lite.cli.{file.stem}": ("numpy", "torch", "SimpleITK") for file in (PACKAGE / "cli").glob("[a-z]*.py")},
 }
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from nnunet_lite.utilities.logging import logger
 
 T = TypeVar("T")
 
-_COMPILER = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
-
 
 def with_way_back(compute: Callable[[], T], *modules: object) -> T:
-    """Result of `compute`; if the compiler fails in it, the modules become uncompiled and it is computed again.
+    """Result of `compute`; if it fails while something in the modules is compiled, it is tried again without.
 
-    The compiler works when a module is first called with inputs of a kind, backward passes even later, so that
-    `torch.compile` itself hardly ever fails.
+    The compiler works when a module is first called with inputs of a kind, on backward passes even later, so that
+    `torch.compile` itself hardly ever fails. What is not the compiler's fault fails again and is raised.
     """
     try:
         return compute()
+    except torch.cuda.OutOfMemoryError:  # uncompiled takes no less
+        raise
     except Exception as error:
-        if not (_of_the_compiler(error) and _stop_compiling(modules)):
+        if not _stop_compiling(modules):
             raise
+        result = compute()
         reason = (str(error).strip().splitlines() or [""])[0]
         logger.warning(
             "torch.compile failed on this network (%s: %s); going on without it, which is slower "
@@ -32,17 +34,7 @@ def with_way_back(compute: Callable[[], T], *modules: object) -> T:
             type(error).__name__,
             reason,
         )
-    return compute()
-
-
-def _of_the_compiler(error: BaseException) -> bool:
-    return any(kind.__module__.startswith(_COMPILER) for one in _chain(error) for kind in type(one).__mro__)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+        return result
 
 
 def _stop_compiling(modules: Iterable[object]) -> bool:

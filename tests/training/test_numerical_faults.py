@@ -24,7 +24,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 class Small:
-    """As much of a trainer as FiniteUpdates needs; `faults` tells what to multiply loss and gradients with, per call."""
+    """As much of a trainer as FiniteUpdates needs; `faults`: what to multiply images and gradients with, by call."""
 
     def __init__(self, fused: bool = False, scaler: Any = None, momentum: float = 0.9) -> None:
         torch.manual_seed(0)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from nnunet_lite.utilities.files import PathLike, atomic_path
+from nnunet_lite.utilities.logging import logger
 
 _SIZE = (16, 22)  # inches
 _DPI = 100
@@ -18,7 +17,16 @@ _FEW = 20  # epochs up to which each is marked; a single one would be an invisib
 
 
 def draw_progress(curves: dict[str, list[Any]], epochs: int, folder: PathLike) -> None:
-    """Draw `epochs` values of each curve into folder/progress.png (atomically, without a global backend)."""
+    """Draw `epochs` values of each curve into folder/progress.png (atomically, without a global backend).
+
+    Without matplotlib there is none; it is imported here, when the first epoch has ended.
+    """
+    if not _matplotlib_is_here():
+        return
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     with rc_context(_STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         FigureCanvasAgg(figure)
@@ -48,3 +56,11 @@ def draw_progress(curves: dict[str, list[Any]], epochs: int, folder: PathLike) -
             axes.xaxis.get_major_locator().set_params(integer=True)
         with atomic_path(Path(folder) / "progress.png") as temporary:
             figure.savefig(temporary, dpi=_DPI, format="png")
+
+
+@cache
+def _matplotlib_is_here() -> bool:
+    if find_spec("matplotlib") is None:
+        logger.warning("No progress.png is drawn, because matplotlib is not installed; metrics.jsonl has the numbers")
+        return False
+    return True

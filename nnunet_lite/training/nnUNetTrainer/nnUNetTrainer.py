@@ -39,6 +39,7 @@ from nnunet_lite.utilities.compilation import with_way_back
 from nnunet_lite.utilities.device import autocast, empty_cache, resolve_precision
 from nnunet_lite.utilities.distributed import all_gather_objects, barrier, is_distributed, rank
 from nnunet_lite.utilities.files import save_json, write_text
+from nnunet_lite.utilities.lean_torch import load_compiler_when_needed
 
 CUDA = torch.device("cuda")
 
@@ -169,6 +170,7 @@ class nnUNetTrainer(TrainingModel):
             use_channels_last(self.network)
         if self._do_i_compile():
             self.network = torch.compile(self.network)
+        load_compiler_when_needed()
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
             synchronised: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm

@@ -24,6 +24,7 @@ from nnunet_lite.training.data_loader import nnUNetDataLoader
 from nnunet_lite.training.logging.log_file import append_line
 from nnunet_lite.training.loss import deep_supervision
 from nnunet_lite.training.online_evaluation import StepOutput
+from nnunet_lite.training.prompt_batches import PromptBatchIterator
 from nnunet_lite.training.trainer_state import stream_seed
 from nnunet_lite.utilities.distributed import world_size
 from nnunet_lite.utilities.logging import logger
@@ -190,7 +191,8 @@ class TrainingData:
             probabilistic_oversampling=self.probabilistic_oversampling,
             seed=stream_seed(self.seed or 0, self.local_rank, stream),
         )  # fmt: skip
-        return BatchIterator(
+        kind = BatchIterator if stream else PromptBatchIterator
+        return kind(
             loader,
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
