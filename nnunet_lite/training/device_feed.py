@@ -28,7 +28,8 @@ class DeviceFeed:
         if self._device.type != "cuda":
             return draw()
         if self._stream is None:
-            self._stream = torch.cuda.Stream(self._device)
+            make_stream: Any = torch.cuda.Stream  # untyped in torch
+            self._stream = make_stream(self._device)
         with torch.cuda.stream(self._stream):
             batch = draw()
             if isinstance(batch, dict):

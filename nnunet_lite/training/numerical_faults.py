@@ -62,8 +62,8 @@ class FiniteUpdates:
         """
         trainer = self._trainer
         buffers = _Buffers(trainer.network)
-        loss, norm = trainer.compute_gradients(data, target)
-        flags = _flags(loss, norm)
+        gradients: tuple[Tensor, Tensor] = trainer.compute_gradients(data, target)
+        loss, flags = gradients[0], _flags(*gradients)
         where = (trainer.current_epoch, len(trainer.epoch_outputs), [str(case) for case in cases])
         attempt = Attempt(*where, data, target, loss, flags, None)
         scaler, optimizer = trainer.grad_scaler, trainer.optimizer
@@ -197,7 +197,8 @@ def _copy_flags(attempt: Attempt) -> Attempt:
     if attempt.flags.device.type != "cuda":
         return attempt
     flags = attempt.flags.to("cpu", non_blocking=True)
-    copied: Any = torch.cuda.Event()
+    make_event: Any = torch.cuda.Event  # untyped in torch
+    copied = make_event()
     copied.record()
     return attempt._replace(flags=flags, copied=copied)
 

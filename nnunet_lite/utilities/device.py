@@ -63,10 +63,16 @@ def cpu_supports_bf16() -> bool:
     return any(bool(f()) for f in (check, amx) if f is not None)
 
 
+def cuda_supports_bf16(device: torch.device) -> bool:
+    """Whether this GPU multiplies bfloat16 in hardware: NVIDIA's from Ampere on, AMD's."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def resolve_precision(name: str, device: torch.device, *, training: bool) -> torch.dtype | None:
     """Autocast type of a --precision flag; None means float32 throughout.
 
-    `auto` is fp16 on CUDA; on a CPU it is bf16 for training where the processor has it, and float32 for prediction,
+    `auto` is fp16 on CUDA, as upstream has it (bf16 is as fast there and needs no loss scaling, but has 8 bits of
+    precision instead of 11); on a CPU it is bf16 for training where the processor has it, and float32 for prediction,
     where results are compared voxel by voxel.
     """
     if name == "auto":
@@ -77,6 +83,8 @@ def resolve_precision(name: str, device: torch.device, *, training: bool) -> tor
         raise ArgumentError(f"--precision {name!r}: expected auto, {', '.join(PRECISIONS)}")
     if name == "fp16" and device.type == "cpu":
         raise ArgumentError("--precision fp16 needs a GPU; on a CPU use bf16 or float32")
+    if name == "bf16" and device.type == "cuda" and not cuda_supports_bf16(device):
+        raise ArgumentError("--precision bf16: this GPU has no bfloat16 (Ampere and later have); use fp16 or float32")
     return PRECISIONS[name]
 
 

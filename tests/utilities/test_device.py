@@ -1,4 +1,4 @@
-"""torch.compile is used where it works and silently left out elsewhere, after one warning."""
+"""torch.compile is used where it works and left out elsewhere, after one warning; precisions fit the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from nnunet_lite.utilities.device import can_compile
+from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.utilities import device as devices
+from nnunet_lite.utilities.device import can_compile, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -46,3 +48,26 @@ def test_a_compiler_that_works_is_asked_once(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch, "compile", lambda function: asked.append(function) or function)
     assert [can_compile(CPU), can_compile(CPU)] == [True, True]
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("capability", "works"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_bf16_needs_a_gpu_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], works: bool
+) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve_precision("auto", cuda, training=True) is torch.float16
+    if works:
+        assert resolve_precision("bf16", cuda, training=True) is torch.bfloat16
+    else:
+        with pytest.raises(ArgumentError, match="Ampere"):
+            resolve_precision("bf16", cuda, training=True)
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_a_cpu_trains_in_bf16_only_where_it_has_it(monkeypatch: pytest.MonkeyPatch, hardware: bool) -> None:
+    monkeypatch.setattr(devices, "cpu_supports_bf16", lambda: hardware)
+    assert resolve_precision("auto", CPU, training=True) is (torch.bfloat16 if hardware else None)
+    assert resolve_precision("auto", CPU, training=False) is None
+    with pytest.raises(ArgumentError, match="needs a GPU"):
+        resolve_precision("fp16", CPU, training=True)

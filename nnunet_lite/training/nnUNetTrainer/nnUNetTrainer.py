@@ -167,6 +167,7 @@ class nnUNetTrainer(TrainingModel):
         self.network = self._build_network().to(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
+        if self.uses_channels_last:
             use_channels_last(self.network)
         if self._do_i_compile():
             self.network = torch.compile(self.network)

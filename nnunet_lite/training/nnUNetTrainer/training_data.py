@@ -40,6 +40,7 @@ class TrainingData:
     num_val_iterations_per_epoch: int = 50
     enable_deep_supervision: bool = True
     seed: int | None = None
+    channels_last: bool | None = None  # None: where measured faster, which is on a CPU
 
     batch_size: int
     is_ddp: bool
@@ -208,9 +209,17 @@ class TrainingData:
                 self.batch_size, world_size(), self.local_rank, self.oversample_foreground_percent
             )
 
+    @property
+    def uses_channels_last(self) -> bool:
+        """Whether images and weights lie in memory with the channels innermost.
+
+        On a GPU it is left to the trainer's attribute: instance normalization copies such images back and forth there.
+        """
+        return self.device.type == "cpu" if self.channels_last is None else self.channels_last
+
     def _on_device(self, batch: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         data, target = batch["data"].to(self.device, non_blocking=True), batch["target"]
-        data = channels_last(data) if self.device.type == "cpu" else data
+        data = channels_last(data) if self.uses_channels_last else data
         if isinstance(target, list):
             return data, [level.to(self.device, non_blocking=True) for level in target]
         return data, target.to(self.device, non_blocking=True)
