@@ -46,6 +46,7 @@ def test_a_preprocessed_dataset(nnunet_folders: Folders, tmp_path: Path) -> None
     assert sorted(folder.rglob("*")) == before, "nothing is written beside the data"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch", [["16", "8"], ["16", "8", "8"]], ids=["2d", "3d"])
 def test_synthetic_data(patch: list[str], tmp_path: Path) -> None:
     output = tmp_path / "figures.json"
