@@ -26,11 +26,13 @@ NAN, INF = float("nan"), float("inf")
 class Small:
     """As much of a trainer as FiniteUpdates needs; `faults`: what to multiply images and gradients with, by call."""
 
-    def __init__(self, fused: bool = False, scaler: Any = None, momentum: float = 0.9) -> None:
+    def __init__(
+        self, fused: bool = False, scaler: Any = None, momentum: float = 0.9, device: torch.device = CPU
+    ) -> None:
         torch.manual_seed(0)
-        self.network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+        self.network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).to(device)
         self.loss = nn.MSELoss()
-        self.device = CPU
+        self.device = device
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), 0.1, momentum, nesterov=momentum > 0, weight_decay=0.01, fused=fused
         )
@@ -143,6 +145,34 @@ def test_a_scaler_that_never_finds_a_scale_is_overruled() -> None:
     trainer.faults = dict.fromkeys(range(100), (1.0, INF))
     _run(trainer, FiniteUpdates(trainer), BATCHES[:1] * (SKIPS_OF_A_SCALER + 1))
     assert len(trainer.log) == 2
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_other_fused_optimizers(kind: Any) -> None:
+    trainer, reference = Small(), Small()
+    for one in (trainer, reference):
+        one.optimizer = kind(one.network.parameters(), 0.1, fused=True, amsgrad=True)
+    trainer.faults = {0: (NAN, 1.0)}
+    _run(trainer, OnDevice(trainer))
+    _run(reference, FiniteUpdates(reference), [BATCHES[i] for i in (1, 0, 2, 3)])
+    assert _same(_weights(trainer), _weights(reference), 1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("fault", [(NAN, 1.0), (1.0, NAN)], ids=str)
+def test_on_a_gpu(scaled: bool, fault: tuple[float, float]) -> None:
+    cuda = torch.device("cuda")
+    batches = [(data.to(cuda), target.to(cuda)) for data, target in BATCHES]
+    trainer = Small(fused=True, scaler=torch.amp.GradScaler("cuda") if scaled else None, device=cuda)
+    reference = Small(fused=True, device=cuda)
+    trainer.faults = {0: fault}
+    _run(trainer, FiniteUpdates(trainer), batches)
+    left_to_the_scaler = scaled and fault[1] != 1.0
+    order = (1, 2, 3) if left_to_the_scaler else (1, 0, 2, 3)
+    _run(reference, FiniteUpdates(reference), [batches[i] for i in order])
+    assert _same(_weights(trainer), _weights(reference), 1e-4)
+    assert len(trainer.log) == (0 if left_to_the_scaler else 1)
 
 
 # the trainer

@@ -82,6 +82,11 @@ class TrainingModel(TrainingData):
         weights = deep_supervision.deep_supervision_weights(len(scales), lowest)
         return deep_supervision.DeepSupervisionWrapper(loss, weights)
 
+    @property
+    def _fused(self) -> bool | None:
+        """For optimizers of torch: on CUDA one kernel, which can leave an update out by itself; else the default."""
+        return True if self.device.type == "cuda" else None
+
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Optimizer and schedule; the schedule's step(epoch) is called once per epoch."""
         optimizer = torch.optim.SGD(
@@ -90,7 +95,7 @@ class TrainingModel(TrainingData):
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             nesterov=True,
-            fused=True if self.device.type == "cuda" else None,
+            fused=self._fused,
         )
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 

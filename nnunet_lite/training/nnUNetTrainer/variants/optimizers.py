@@ -27,9 +27,8 @@ class nnUNetTrainerAdam(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """AdamW, polynomial decay."""
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay, amsgrad=True
-        )
+        settings: dict[str, Any] = {"lr": self.initial_lr, "weight_decay": self.weight_decay, "fused": self._fused}
+        optimizer = torch.optim.AdamW(self.network.parameters(), amsgrad=True, **settings)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
 
@@ -50,7 +49,8 @@ class nnUNetTrainerVanillaAdam(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Adam, polynomial decay."""
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
+        settings: dict[str, Any] = {"lr": self.initial_lr, "weight_decay": self.weight_decay, "fused": self._fused}
+        optimizer = torch.optim.Adam(self.network.parameters(), **settings)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
 
