@@ -117,7 +117,9 @@ def load_encoder(
             f"{info.checkpoint_path}: not one tensor of its encoder {info.key_to_encoder} fits the planned network; "
             f"choose plans with the network of the pretraining; {_inventory(given)}"
         )
-    return _table(network.state_dict(), [name for name in given if name not in used], info, rows)
+    tensors = {given[name].data_ptr() for name in used}  # a second name of one that was used is not worth a line
+    unused = [name for name in given if name not in used and given[name].data_ptr() not in tensors]
+    return _table(network.state_dict(), unused, info, rows)
 
 
 def _parts(network: nn.Module, info: PretrainInfo) -> list[tuple[str, str]]:
@@ -198,11 +200,10 @@ class _Fit:
 def spread_over_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
     """A convolution (out, in, ...) for another number of input channels, all treated alike.
 
-    Its response to the same image in every channel stays what it was: the weights of all channels are averaged,
-    repeated, and scaled by old / new number. For one channel that is upstream's repeat and divide.
+    Its response to the same image in every channel stays what it was: the weights of all channels are added, repeated,
+    and divided by the new number. For one channel that is upstream's repeat and divide.
     """
-    mean = weight.mean(1, keepdim=True)
-    return mean.repeat(1, channels, *[1] * (weight.ndim - 2)) * (weight.shape[1] / channels)
+    return weight.sum(1, keepdim=True).repeat(1, channels, *[1] * (weight.ndim - 2)) / channels
 
 
 def shorten_kernel(weight: torch.Tensor, kernel: Sequence[int]) -> torch.Tensor:
