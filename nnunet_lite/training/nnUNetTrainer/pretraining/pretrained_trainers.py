@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -68,14 +69,16 @@ class PretrainedTrainer(nnUNetTrainer_warmup):
             PlansError: the plans name no pretraining.
             CheckpointError: its file is not there, or does not fit.
         """
-        super().initialize()
-        if not self._has_own_weights and not self.from_scratch:
-            self.load_pretraining()
-
-    def load_pretraining(self) -> None:
-        """Load encoder and stem of the pretraining; what was done is logged when the training starts."""
+        if self._has_own_weights or self.from_scratch:
+            super().initialize()
+            return
         info = PretrainInfo.from_plans(self.plans_manager.plans)
         weights = load_checkpoint(info.checkpoint_path)["network_weights"]
+        super().initialize()
+        self.load_pretraining(weights, info)
+
+    def load_pretraining(self, weights: Mapping[str, torch.Tensor], info: PretrainInfo) -> None:
+        """Load encoder and stem of a pretraining; what was done is logged when the training starts."""
         patch_size = self.configuration_manager.patch_size
         self._loading_report = load_encoder(
             self.network, weights, info, self.num_input_channels, patch_size, self.tolerant
