@@ -253,20 +253,23 @@ def build_network_of_trainer(
     """
     channels = determine_num_input_channels(plans_manager, configuration, dataset_json)
     heads = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
-    architecture = (
-        configuration.network_arch_class_name,
-        configuration.network_arch_init_kwargs,
-        configuration.network_arch_init_kwargs_req_import,
-    )
     trainer = None if trainer_name == "nnUNetTrainer" else _find_trainer(trainer_name)
     if trainer is None:
-        return build_network(*architecture, channels, heads, deep_supervision=False)
+        return build_network(*_architecture(configuration), channels, heads, deep_supervision=False)
     build = trainer.build_network_architecture
     if "plans_manager" in inspect.signature(build).parameters:
         network = build(plans_manager, configuration, channels, heads, enable_deep_supervision=False)
     else:
-        network = build(*architecture, channels, heads, enable_deep_supervision=False)
+        network = build(*_architecture(configuration), channels, heads, enable_deep_supervision=False)
     return cast("nn.Module", network)
+
+
+def _architecture(configuration: ConfigurationManager) -> tuple[str, dict[str, Any], list[str]]:
+    return (
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+    )
 
 
 def _find_trainer(name: str) -> Any:

@@ -154,7 +154,13 @@ def test_position_embedding() -> None:
 
 @pytest.mark.parametrize(
     ("tokens", "patch", "grid"),
-    [(8, [16, 16, 16], [2, 2, 2]), (400, [64, 160, 160], [4, 10, 10]), (401, [64, 160, 160], None), (3200, [64, 160, 160], [8, 20, 20]), (8, None, None)],
+    [
+        (8, [16, 16, 16], [2, 2, 2]),
+        (400, [64, 160, 160], [4, 10, 10]),
+        (401, [64, 160, 160], None),
+        (3200, [64, 160, 160], [8, 20, 20]),
+        (8, None, None),
+    ],
 )
 def test_token_grid(tokens: int, patch: Any, grid: Any) -> None:
     assert token_grid(tokens, patch) == grid
