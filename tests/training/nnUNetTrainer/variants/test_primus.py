@@ -1,4 +1,4 @@
-"""The transformer family (spec 02, 8.2): with timm as it is where torchvision does not work, and with it made to work."""
+"""The transformer family (spec 02, 8.2): with timm where torchvision does not work, and where it is made to."""
 
 from __future__ import annotations
 
