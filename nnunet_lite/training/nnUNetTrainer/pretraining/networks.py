@@ -64,7 +64,9 @@ def build_adapted_network(
             arguments, imports = _RESENC_L, _RESENC_IMPORTS
     elif bare == name:
         name = f"{_UNETS}.{bare}"
-    configuration.require_poolable_patch()
+    architecture = {"network_class_name": name, "arch_kwargs": arguments, "_kw_requires_import": imports}
+    complete = {**configuration.configuration, "architecture": architecture}
+    ConfigurationManager(complete, configuration.name).require_poolable_patch()
     return build_network(name, arguments, imports, num_input_channels, num_output_channels, enable_deep_supervision)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import nnssl
+from helpers import nnssl, tiny_training
 from helpers.commands import complaint, succeed
 from helpers.datasets import make_dataset
 
@@ -236,13 +236,11 @@ def test_every_trainer_is_in_the_table() -> None:
 @pytest.mark.parametrize("scratch", [False, True])
 def test_hyperparameters(name: str, scratch: bool, nnunet_folders: Any) -> None:
     """Spec 02, 9.4."""
-    from helpers.tiny_training import dataset_json, plans
-
     expected = {**BASE, **EXPECTED[name]}
-    content = plans()
+    content = tiny_training.plans()
     content["configurations"][CONFIGURATION]["batch_size"] = 5
     content["pretrain_info"] = {"from_scratch": scratch}
-    trainer = find_class("trainer", name)(content, CONFIGURATION, 0, dataset_json(), torch.device("cpu"))
+    trainer = find_class("trainer", name)(content, CONFIGURATION, 0, tiny_training.dataset_json(), torch.device("cpu"))
     assert content["configurations"][CONFIGURATION]["batch_size"] == 5, "the caller's plans stay as they are"
     assert trainer.configuration_manager.batch_size == 2
     assert trainer.plans_manager.plans["configurations"][CONFIGURATION]["batch_size"] == 2
