@@ -117,8 +117,8 @@ def load_encoder(
             f"{info.checkpoint_path}: not one tensor of its encoder {info.key_to_encoder} fits the planned network; "
             f"choose plans with the network of the pretraining; {_inventory(given)}"
         )
-    tensors = {given[name].data_ptr() for name in used}  # a second name of one that was used is not worth a line
-    unused = [name for name in given if name not in used and given[name].data_ptr() not in tensors]
+    known = _each_once(given, sorted(used))
+    unused = _each_once(given, [*known, *given])[len(known) :]
     return _table(network.state_dict(), unused, info, rows)
 
 
@@ -259,6 +259,8 @@ def citation_lines(citations: Any) -> list[str]:
 
 def _table(own: Weights, unused: Sequence[str], info: PretrainInfo, rows: Sequence[Row]) -> list[str]:
     """Copied parts with their number of tensors, adapted and left tensors one by one, what else there is in sums."""
+    taken = _each_once(own, [row.name for row in rows])
+    rows = [row for row in rows if row.name in set(taken)]
     lines = [f"Weights of {info.checkpoint_path} (pretraining {info.checkpoint_name}):"]
     copied = _count(row.name for row in rows if row.what == _COPIED)
     lines += [f"  copied   {part}: {number} tensors" for part, number in copied.items()]
@@ -267,9 +269,16 @@ def _table(own: Weights, unused: Sequence[str], info: PretrainInfo, rows: Sequen
             left = row.what.endswith((_MISFIT, _MISSING))
             lines.append(f"  {'left    ' if left else 'adapted '} {row.name}: {row.what}")
     lines += [f"  skipped  {part} of the checkpoint: {number} tensors" for part, number in _count(unused).items()]
-    known = {own[row.name].data_ptr() for row in rows}
-    fresh = _count(name for name, tensor in own.items() if tensor.data_ptr() not in known)
+    fresh = _count(_each_once(own, [*taken, *own])[len(taken) :])
     return lines + [f"  fresh    {part} of the network: {number} tensors" for part, number in fresh.items()]
+
+
+def _each_once(tensors: Weights, names: Iterable[str]) -> list[str]:
+    """Names in order, without further names of a tensor that was named before: U-Nets hold most under several."""
+    first: dict[int, str] = {}
+    for name in names:
+        first.setdefault(tensors[name].data_ptr(), name)
+    return list(first.values())
 
 
 def _count(names: Iterable[str]) -> dict[str, int]:
