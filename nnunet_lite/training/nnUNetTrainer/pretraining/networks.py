@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from nnunet_lite.plans.dataset_json import short
 from nnunet_lite.training.nnUNetTrainer.variants.primus import build_primus, primus_class, require_whole_tokens
 
 _UNETS = "dynamic_network_architectures.architectures.unet"
-_EXPLICIT = ("Primus", "PrimusV2", "PrimusV3")  # these take every number as an argument
+_EXPLICIT = tuple(f"Primus{version}{x}" for version in ("", "V2", "V3") for x in ("", "X"))  # useless without numbers
 _OF_THE_DATASET = ("input_channels", "output_channels", "num_classes", "input_shape", "deep_supervision")
 _STAGES = 6
 
@@ -55,7 +56,7 @@ def build_adapted_network(
     arguments, imports = _arguments(configuration)
     bare = name.rpartition(".")[2]
     if bare.startswith("Primus"):
-        if bare in _EXPLICIT:
+        if arguments or bare in _EXPLICIT:
             return _explicit_primus(bare, arguments, configuration, num_input_channels, num_output_channels)
         return build_primus(bare, configuration, num_input_channels, num_output_channels)
     if bare in _RESENC_NAMES:
@@ -85,18 +86,21 @@ def _explicit_primus(
     num_input_channels: int,
     num_output_channels: int,
 ) -> nn.Module:
-    """A transformer from its own numbers (depth, heads, features, token size); the patch is the dataset's."""
+    """A transformer from its own numbers (depth, heads, features, token size); the patch is the dataset's.
+
+    Classes that know their size by name take the heads as `output_channels`, the others as `num_classes`.
+    """
     token = arguments.get("patch_embed_size")
     if not isinstance(token, (list, tuple)) or not all(isinstance(size, int) and size > 0 for size in token):
         raise PlansError(f"The plans' {name} has patch_embed_size {short(token)}, expected three whole numbers")
     require_whole_tokens(configuration, tuple(token))
     network_class = primus_class(name)
+    heads = "num_classes" if "num_classes" in inspect.signature(network_class).parameters else "output_channels"
     try:
         network: nn.Module = network_class(
             input_channels=num_input_channels,
-            num_classes=num_output_channels,
             input_shape=tuple(configuration.patch_size),
-            **{**arguments, "patch_embed_size": tuple(token)},
+            **{**arguments, heads: num_output_channels, "patch_embed_size": tuple(token)},
         )
     except Exception as error:  # of whatever kind a wrong number provokes
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

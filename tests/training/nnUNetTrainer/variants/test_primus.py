@@ -171,12 +171,18 @@ def test_fine_tuning_a_transformer(tmp_path: Path, make: Any, primus_module: Any
     network.load_state_dict(trainer.network.state_dict())
 
 
-def test_numbers_a_transformer_does_not_take(make: Any, primus_module: Any) -> None:
-    def built(arguments: dict[str, Any]) -> None:
-        architecture = {"network_class_name": "Primus", "arch_kwargs": arguments, "_kw_requires_import": []}
+def test_numbers_of_a_transformer(make: Any, primus_module: Any) -> None:
+    def built(arguments: dict[str, Any], name: str = "Primus") -> Any:
+        architecture = {"network_class_name": name, "arch_kwargs": arguments, "_kw_requires_import": []}
         trainer = make("PretrainedTrainer_Primusx", patch_size=[8, 16, 16], architecture=architecture)
-        trainer.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 1, 2)
+        return trainer.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 1, 2)
 
+    token = {"patch_embed_size": [8, 8, 8]}
+    assert len(built({**TINY, **token, "eva_depth": 3}).eva.blocks) == 3
+    for name, arguments in (("PrimusS", {}), ("PrimusS", token), ("PrimusX", {**token, "config_name": "S"})):
+        network = built(arguments, name)
+        assert (len(network.eva.blocks), network.embed_dim) == (2, 24)
+        assert network(torch.zeros(1, 1, 8, 16, 16)).shape == (1, 2, 8, 16, 16)
     with pytest.raises(PlansError, match="patch_embed_size None, expected three whole numbers"):
         built({"embed_dim": 24})
     with pytest.raises(PlansError, match="Primus cannot be built from the plans' arch_kwargs: TypeError"):
