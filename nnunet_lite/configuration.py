@@ -100,6 +100,44 @@ def foreign_architectures_allowed() -> bool:
     return switch("nnUNet_allow_foreign_architectures", False)
 
 
+def wandb_enabled() -> bool:
+    """Log to W&B (nnUNet_wandb_enabled: 1/True/true or 0/False/false, no other spelling, as upstream)."""
+    text = os.environ.get("nnUNet_wandb_enabled", "0")
+    if text not in ("1", "True", "true", "0", "False", "false"):
+        raise ArgumentError(f"nnUNet_wandb_enabled={text!r}: expected 1, True, true, 0, False or false")
+    return text in ("1", "True", "true")
+
+
+def wandb_project() -> str:
+    """Project of W&B that runs belong to (nnUNet_wandb_project, else nnunet)."""
+    return os.environ.get("nnUNet_wandb_project") or "nnunet"
+
+
+def wandb_mode() -> str:
+    """How W&B sends its runs (nnUNet_wandb_mode: online, offline, disabled; else online)."""
+    return os.environ.get("nnUNet_wandb_mode") or "online"
+
+
+def tensorboard_enabled() -> bool:
+    """Write event files for TensorBoard (nnUNet_tensorboard_enabled)."""
+    return switch("nnUNet_tensorboard_enabled", False)
+
+
+def mlflow_enabled() -> bool:
+    """Log to MLflow (nnUNet_mlflow_enabled)."""
+    return switch("nnUNet_mlflow_enabled", False)
+
+
+def mlflow_tracking_uri() -> str | None:
+    """MLflow server or store (nnUNet_mlflow_tracking_uri); None: below nnUNet_results."""
+    return os.environ.get("nnUNet_mlflow_tracking_uri") or None
+
+
+def mlflow_experiment() -> str:
+    """Experiment of MLflow that runs belong to (nnUNet_mlflow_experiment, else nnunet)."""
+    return os.environ.get("nnUNet_mlflow_experiment") or "nnunet"
+
+
 def switch(variable: str, default: bool) -> bool:
     """A yes/no environment variable. Raises ArgumentError for anything but true/1/t/false/0/f."""
     text = os.environ.get(variable)

@@ -29,7 +29,7 @@ _PACKAGE = Path(__file__).parent
 # kind -> (folder of the package that is searched, what its own names look like: for listing them to a user,
 # what each of them has)
 KINDS = {
-    "trainer": ("training/nnUNetTrainer", r"nnUNet_?Trainer|nnUNet_Primus", "run_training"),
+    "trainer": ("training/nnUNetTrainer", r"nnUNet_?Trainer|nnUNet_Primus|PretrainedTrainer", "run_training"),
     "planner": ("experiment_planning", r"Planner", "plan_experiment"),
     "fingerprint_extractor": ("experiment_planning", r"FingerprintExtractor$", "run"),
     "preprocessor": ("preprocessing", r"Preprocessor$", "run_case"),

@@ -281,6 +281,10 @@ OVERWRITE_PREPROCESSED = _switch("--overwrite_pp", help="preprocess again what i
 PRETRAINED_WEIGHTS = Flag(
     "-pretrained_weights", default=None, help="checkpoint to start from (same network, heads excepted)"
 )
+FROM_SCRATCH = _switch("--from_scratch", help="the same training without the pretrained weights, for comparison")
+OTHER_CHECKPOINT = Flag(
+    "-overwrite_ckpt_path", default=None, help="checkpoint to start from instead of the one that the plans name"
+)
 NUM_GPUS = Flag("-num_gpus", type=positive_int, default=1, help="GPUs to train on (default: %(default)s)")
 SAVE_VALIDATION_PROBABILITIES = _switch(
     "--npz", help="store the probabilities of the final validation, needed for ensembling"

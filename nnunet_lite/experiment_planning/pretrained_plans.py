@@ -116,8 +116,8 @@ def preprocess_like_nnssl(
         "use_mask_for_norm": _masks(dataset, planned),
         "architecture": {
             "network_class_name": architecture.get("arch_class_name"),
-            "arch_kwargs": architecture.get("arch_kwargs"),
-            "_kw_requires_import": architecture.get("arch_kwargs_requiring_import"),
+            "arch_kwargs": architecture.get("arch_kwargs") or {},
+            "_kw_requires_import": architecture.get("arch_kwargs_requiring_import") or [],
         },
     }
     _save(dataset, name, base, configuration, pretrain_info(model, pretraining_name), sort_keys=True)

@@ -25,6 +25,7 @@ Fold = int | str  # a number or "all"
 
 _FINAL = "checkpoint_final.pth"
 _SEPARATOR = "__"
+_PRETRAINED_PLANS = "ptPlans"  # how the names of plans for nnssl checkpoints begin
 _FLAGS = ("-tr", "-p", "-c")  # of the commands that ask for a model by its name's parts
 
 
@@ -52,12 +53,16 @@ def model_folder_name(trainer: str, plans: str, configuration: str) -> str:
 
 
 def parse_model_folder_name(name: str) -> ModelName:
-    """The inverse of `model_folder_name`; plans may hold the separator, too, as those for nnssl checkpoints do.
+    """The inverse of `model_folder_name`.
+
+    Plans may hold the separator, too, as those for nnssl checkpoints do; before those, which begin with ptPlans, the
+    trainer may (PretrainedTrainer_adam__nomirroring).
 
     Raises:
         ArgumentError: any other name.
     """
-    trainer, _, rest = name.partition(_SEPARATOR)
+    end = name.find(_SEPARATOR + _PRETRAINED_PLANS)
+    trainer, _, rest = name.partition(_SEPARATOR) if end < 0 else (name[:end], "", name[end + len(_SEPARATOR) :])
     plans, _, configuration = rest.rpartition(_SEPARATOR)
     if not (trainer and plans and configuration):
         raise ArgumentError(f"{name!r} is no model folder; expected Trainer__Plans__Configuration")
@@ -248,20 +253,23 @@ def build_network_of_trainer(
     """
     channels = determine_num_input_channels(plans_manager, configuration, dataset_json)
     heads = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
-    architecture = (
-        configuration.network_arch_class_name,
-        configuration.network_arch_init_kwargs,
-        configuration.network_arch_init_kwargs_req_import,
-    )
     trainer = None if trainer_name == "nnUNetTrainer" else _find_trainer(trainer_name)
     if trainer is None:
-        return build_network(*architecture, channels, heads, deep_supervision=False)
+        return build_network(*_architecture(configuration), channels, heads, deep_supervision=False)
     build = trainer.build_network_architecture
     if "plans_manager" in inspect.signature(build).parameters:
         network = build(plans_manager, configuration, channels, heads, enable_deep_supervision=False)
     else:
-        network = build(*architecture, channels, heads, enable_deep_supervision=False)
+        network = build(*_architecture(configuration), channels, heads, enable_deep_supervision=False)
     return cast("nn.Module", network)
+
+
+def _architecture(configuration: ConfigurationManager) -> tuple[str, dict[str, Any], list[str]]:
+    return (
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+    )
 
 
 def _find_trainer(name: str) -> Any:

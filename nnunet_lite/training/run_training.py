@@ -15,6 +15,7 @@ from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.training import fold_folder, splits
 from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
+from nnunet_lite.training.pretraining_choice import PretrainingChoice, require_pretrained_trainer
 from nnunet_lite.utilities.device import resolve_device, set_num_threads
 from nnunet_lite.utilities.files import load_json
 from nnunet_lite.utilities.logging import logger
@@ -49,6 +50,7 @@ def run_training(
     seed: int | None = None,
     precision: str = "auto",
     overwrite: bool = False,
+    pretraining: PretrainingChoice | None = None,
 ) -> None:
     """Train one fold and validate it; the positional arguments are upstream's.
 
@@ -56,6 +58,7 @@ def run_training(
         epochs, iterations: other lengths than the trainer's; part of the output folder's name, as is `seed`.
         precision: auto, float32, bf16 or fp16.
         overwrite: train again where a finished training lies.
+        pretraining: of nnUNetv2_train_pretrained; the trainer must be one of those that start from a pretraining.
 
     Raises:
         nnUNetError: anything a user can mend, before anything is written.
@@ -65,7 +68,8 @@ def run_training(
     _check_flags(start, num_gpus, disable_checkpointing, val_with_best)
     resolve_device(device.type)  # refuses a device that is not here
     trainer = get_trainer_from_args(
-        dataset_name_or_id, configuration, fold, trainer_class_name, plans_identifier, device, continue_training
+        *(dataset_name_or_id, configuration, fold, trainer_class_name, plans_identifier, device, continue_training),
+        pretraining=pretraining,
     )
     trainer.override(epochs, iterations, seed, precision)
     trainer.disable_checkpointing = disable_checkpointing or trainer.disable_checkpointing
@@ -87,6 +91,8 @@ def get_trainer_from_args(
     plans_identifier: str = "nnUNetPlans",
     device: torch.device = CUDA,
     continue_training: bool = False,
+    *,
+    pretraining: PretrainingChoice | None = None,
 ) -> nnUNetTrainer:
     """The trainer for a dataset, its plans and a fold.
 
@@ -106,6 +112,9 @@ def get_trainer_from_args(
     trainer_class = find_class("trainer", trainer_name)
     if not (isinstance(trainer_class, type) and issubclass(trainer_class, nnUNetTrainer)):
         raise ArgumentError(f"-tr {trainer_name}: {trainer_class} is no trainer; derive it from nnUNetTrainer")
+    if pretraining is not None:
+        require_pretrained_trainer(trainer_class)
+        plans = pretraining.apply(plans)
     arguments: dict[str, Any] = {
         "plans": {**plans, "continue_training": continue_training},
         "configuration": configuration,

@@ -21,6 +21,7 @@ ENTRIES = {
     "nnUNetv2_preprocess_like_nnssl": "planning:preprocess_like_nnssl_entry",
     "nnUNetv2_plan_like_dynamic": "planning:plan_like_dynamic_entry",
     "nnUNetv2_train": "training:train_entry",
+    "nnUNetv2_train_pretrained": "pretrained_training:train_pretrained_entry",
     "nnUNetv2_predict": "inference:predict_entry",
     "nnUNetv2_predict_from_modelfolder": "inference:predict_from_modelfolder_entry",
     "nnUNetv2_evaluate_folder": "evaluation:evaluate_folder_entry",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import math
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from nnunet_lite.exceptions import CheckpointError, StorageError
+from nnunet_lite.training.logging.external_loggers import enabled_services, job_identifier, start_external_loggers
 from nnunet_lite.training.logging.progress_figure import draw_progress
+from nnunet_lite.utilities.distributed import rank
 from nnunet_lite.utilities.files import PathLike, to_plain, write_text
 from nnunet_lite.utilities.logging import logger
 
@@ -80,14 +83,21 @@ class MetaLogger:
     """What the trainer logs to: the local curves, and any further loggers in `loggers`.
 
     A further logger has update_config(dict), log(key, value, step) and log_summary(key, value); it gets the classes of
-    a list as key/class_1, key/class_2 ...
+    a list as key/class_1, key/class_2 ... One that fails is left out from then on, with a warning: no training ends
+    because of it. Those that the environment asks for are started by `connect`, on rank 0.
+
+    Raises:
+        ArgumentError: the environment asks for a service that cannot be used here.
     """
 
     def __init__(self, output_folder: PathLike, resume: bool, verbose: bool = False) -> None:
+        enabled_services()
         self.output_folder = output_folder
         self.resume = resume
         self.local_logger = LocalLogger(verbose)
         self.loggers: list[Any] = []
+        self._config: dict[str, Any] = job_identifier()
+        self._connected = False
         self._figure_cost = 0.0
         self._figure_time = -math.inf
 
@@ -97,19 +107,50 @@ class MetaLogger:
         return self.local_logger.my_fantastic_logging
 
     def update_config(self, config: dict[str, Any]) -> None:
-        """Tell further loggers about plans, hyperparameters and the like."""
-        for other in self.loggers:
-            other.update_config(config)
+        """Tell further loggers about plans, hyperparameters and the like, now or when they are started."""
+        self._config.update(config)
+        self._tell("update_config", config)
+
+    def connect(self) -> None:
+        """Start the services that the environment asks for, once; a continued training goes on with its runs.
+
+        Raises:
+            ArgumentError: a service refuses its settings.
+        """
+        if self._connected or rank() != 0:
+            return
+        self._connected = True
+        epochs = self.local_logger.complete_epochs()
+        started = start_external_loggers(self.output_folder, self.resume and epochs > 0, epochs)
+        if started:
+            atexit.register(self.close)
+        self.loggers += started
+        self._tell("update_config", self._config, loggers=started)
+
+    def close(self) -> None:
+        """End the runs of further loggers."""
+        self._tell("close", loggers=[other for other in self.loggers if hasattr(other, "close")])
+        self.loggers = [other for other in self.loggers if not hasattr(other, "close")]
+        self._connected = False
+
+    def _tell(self, method: str, *arguments: Any, loggers: list[Any] | None = None) -> None:
+        """Call a method of further loggers; one that fails is asked no more."""
+        for other in list(self.loggers if loggers is None else loggers):
+            try:
+                getattr(other, method)(*arguments)
+            except Exception as error:  # of whatever kind a service or a user's logger raises
+                self.loggers = [remaining for remaining in self.loggers if remaining is not other]
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                logger.warning("%s failed and is left out from now on: %s", type(other).__name__, reason)
 
     def log(self, key: str, value: Any, step: int) -> None:
         """Log the value of an epoch; mean_fg_dice brings its moving average along."""
         self.local_logger.log(key, value, step)
-        for other in self.loggers:
-            if isinstance(value, (list, tuple)):
-                for number, item in enumerate(value, 1):
-                    other.log(f"{key}/class_{number}", item, step)
-            else:
-                other.log(key, value, step)
+        if isinstance(value, (list, tuple)):
+            for number, item in enumerate(value, 1):
+                self._tell("log", f"{key}/class_{number}", item, step)
+        else:
+            self._tell("log", key, value, step)
         if key == "mean_fg_dice":
             self.log("ema_fg_dice", self._moving_average(float(value), step), step)
 
@@ -123,8 +164,7 @@ class MetaLogger:
 
     def log_summary(self, key: str, value: Any) -> None:
         """Log a result of the whole training to further loggers."""
-        for other in self.loggers:
-            other.log_summary(key, value)
+        self._tell("log_summary", key, value)
 
     def get_value(self, key: str, step: int | None = None) -> Any:
         """Value of one epoch, or the whole list."""
@@ -156,8 +196,9 @@ class MetaLogger:
         return self.local_logger.get_checkpoint()
 
     def load_checkpoint(self, checkpoint: dict[str, list[Any]]) -> None:
-        """Take the curves of a checkpoint over."""
+        """Take the curves of a checkpoint over; further loggers go on with its runs."""
         self.local_logger.load_checkpoint(checkpoint)
+        self.resume = True
 
 
 def _plain(value: Any) -> Any:

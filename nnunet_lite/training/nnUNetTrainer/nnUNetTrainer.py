@@ -64,6 +64,7 @@ class nnUNetTrainer(TrainingModel):
     save_every: int = 50
     disable_checkpointing: bool = False
     precision: str = "auto"
+    logger: MetaLogger
 
     def __init__(
         self,
@@ -124,7 +125,11 @@ class nnUNetTrainer(TrainingModel):
             get_output_folder(dataset, trainer_part, plans, previous), "predicted_next_stage", self.configuration_name
         )
         self.log_file = os.path.join(self.output_folder, self._log_file_name)
+        own_loggers = self.logger.loggers if hasattr(self, "logger") else []
         self.logger = MetaLogger(self.output_folder, self._resume)
+        self.logger.loggers += own_loggers
+        named = ("plans", "configuration", "fold")
+        self.logger.update_config({**{name: self.my_init_kwargs[name] for name in named}, "dataset": self.dataset_json})
 
     def override(
         self, epochs: int | None = None, iterations: int | None = None, seed: int | None = None, precision: str = "auto"
@@ -203,6 +208,7 @@ class nnUNetTrainer(TrainingModel):
 
     def on_train_start(self) -> None:
         """Everything that needs the disk: loaders, output folder, copies of the documents."""
+        self.logger.connect()
         if not self.was_initialized:
             self.initialize()
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
@@ -406,4 +412,6 @@ class nnUNetTrainer(TrainingModel):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Predict the validation cases as a whole and evaluate them."""
+        self.logger.connect()
         validate(self, save_probabilities)
+        self.logger.close()

@@ -23,13 +23,17 @@ class nnUNetTrainer_warmup(nnUNetTrainer):
         """
         if self.training_stage == stage:
             return self.optimizer, self.lr_scheduler
-        optimizer = self.optimizer if self.training_stage == "warmup_all" else super().configure_optimizers()[0]
+        optimizer = self.optimizer if self.training_stage == "warmup_all" else self.make_optimizer()
         self.training_stage = stage
         if stage == "warmup_all":
             return optimizer, Lin_incr_LRScheduler(optimizer, self.initial_lr, self.warmup_duration_whole_net)
         return optimizer, PolyLRScheduler_offset(
             optimizer, self.initial_lr, self.num_epochs, self.warmup_duration_whole_net
         )
+
+    def make_optimizer(self) -> Any:
+        """The optimizer of the whole training; the default trainer's."""
+        return super().configure_optimizers()[0]
 
     def stage_of(self, epoch: int) -> str:
         """Stage of an epoch; asked anew in each, so that continuing anywhere is right."""

@@ -1,0 +1,1 @@
+"""Trainers that start from self-supervised (nnssl) checkpoints."""
