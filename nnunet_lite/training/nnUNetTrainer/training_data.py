@@ -15,7 +15,7 @@ from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunet_lite.training import splits
-from nnunet_lite.training.batch_distribution import share_of_batch
+from nnunet_lite.training.batch_distribution import BatchShare, share_of_batch
 from nnunet_lite.training.batch_workers import BatchIterator
 from nnunet_lite.training.cpu_speed import channels_last
 from nnunet_lite.training.data_augmentation import pipelines
@@ -41,6 +41,7 @@ class TrainingData:
     seed: int | None = None
 
     batch_size: int
+    batch_share: BatchShare
     is_ddp: bool
     plans_manager: PlansManager
     configuration_manager: ConfigurationManager
@@ -188,7 +189,8 @@ class TrainingData:
             oversample_foreground_percent=self.oversample_foreground_percent,
             transforms=transforms,
             probabilistic_oversampling=self.probabilistic_oversampling,
-            seed=stream_seed(self.seed or 0, self.local_rank, stream),
+            seed=stream_seed(self.seed or 0, 0, stream),
+            part_of=(self.batch_share.first, self.batch_share.whole),
         )  # fmt: skip
         return BatchIterator(
             loader,

@@ -78,9 +78,7 @@ class TrainingModel(TrainingData):
         """The loss of one resolution over all of them, if deep supervision is on."""
         if (scales := self._get_deep_supervision_scales()) is None:
             return loss
-        lowest = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
-        weights = deep_supervision.deep_supervision_weights(len(scales), lowest)
-        return deep_supervision.DeepSupervisionWrapper(loss, weights)
+        return deep_supervision.DeepSupervisionWrapper(loss, deep_supervision.deep_supervision_weights(len(scales)))
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Optimizer and schedule; the schedule's step(epoch) is called once per epoch."""
