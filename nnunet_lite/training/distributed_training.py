@@ -7,7 +7,6 @@ Gradients are means over processes. A loss that is a mean over samples therefore
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,18 +28,41 @@ def distribute(network: nn.Module, device: torch.device, find_unused_parameters:
     """The network with gradients averaged over processes; batch normalization over all of them, where CUDA can.
 
     Args:
-        find_unused_parameters: look in every iteration for parameters without gradient (well below a millisecond);
-            without it such a network, which a U-Net with or without deep supervision is, cannot be trained.
+        find_unused_parameters: look in every iteration for parameters that no output depends on, as the heads of a
+            U-Net whose deep supervision is off. Outputs that the loss leaves out need none of this.
     """
     if device.type == "cuda" and any(isinstance(module, _BatchNorm) for module in network.modules()):
         synchronised: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
         network = synchronised(network)
-    warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")  # a question of speed
+    network.register_forward_hook(_reach_all_outputs)
     return DistributedDataParallel(
         network,
         device_ids=[device.index] if device.type == "cuda" else None,
         find_unused_parameters=find_unused_parameters,
     )
+
+
+class _AllOutputs(torch.autograd.Function):
+    """The outputs as they are; those that the loss leaves out get gradients of 0, which DDP waits for."""
+
+    @staticmethod
+    def forward(ctx: Any, *outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Give the outputs on."""
+        return tuple(output.view_as(output) for output in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Give the gradients on; autograd has made zeros of missing ones."""
+        return gradients
+
+
+def _reach_all_outputs(network: nn.Module, inputs: Any, outputs: Any) -> Any:
+    if not (isinstance(outputs, (list, tuple)) and torch.is_grad_enabled()):
+        return outputs
+    if not all(isinstance(output, torch.Tensor) for output in outputs):
+        return outputs
+    apply: Callable[..., tuple[torch.Tensor, ...]] = _AllOutputs.apply
+    return list(apply(*outputs))
 
 
 def without_ddp(network: nn.Module) -> nn.Module:

@@ -18,7 +18,6 @@ from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_lite.plans.label_manager import convert_labelmap_to_one_hot
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
 from nnunet_lite.training.distributed_training import without_ddp
-from nnunet_lite.training.distributed_training import without_ddp
 from nnunet_lite.utilities.distributed import barrier, local_world_size, rank, world_size
 from nnunet_lite.utilities.memory import available_memory
 from nnunet_lite.utilities.parallel import Task, WorkerPool

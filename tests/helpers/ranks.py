@@ -62,7 +62,7 @@ def _serve(connection: Connection, port: int, rank: int, number: int) -> None:
         try:
             function, arguments, environment = connection.recv()
         except EOFError:
-            return
+            os._exit(0)
         os.environ.update(environment)
         try:
             connection.send(function(*arguments))

@@ -77,7 +77,7 @@ class DC_and_CE_loss(nn.Module):
         if not (self.ddp and is_distributed()) or isinstance(self.ce, TopKLoss):
             return loss
         valid = mask.sum(dtype=torch.float32)  # ranks have different numbers of them
-        total, valid = sum_over_ranks(torch.stack((loss * valid, valid)))
+        total, valid = sum_over_ranks(torch.stack((loss * valid, valid))).unbind()
         return total / valid.clamp_min(1)
 
 
@@ -137,7 +137,7 @@ class DC_and_BCE_loss(nn.Module):
             if mask is not None:
                 total, valid = (entropy * mask).sum(), mask.sum(dtype=torch.float32)
                 if self.ddp and is_distributed():
-                    total, valid = sum_over_ranks(torch.stack((total, valid)))
+                    total, valid = sum_over_ranks(torch.stack((total, valid))).unbind()
                 entropy = total / valid.clamp_min(1e-8)
             loss = loss + self.weight_ce * entropy
         return loss

@@ -39,7 +39,6 @@ class AllGatherGrad(torch.autograd.Function):
         return gradient[rank()]
 
 
-@torch.compiler.disable
 def sum_over_ranks(statistics: torch.Tensor) -> torch.Tensor:
     """Sum of a tensor over all ranks, through which gradients flow to each of them."""
     gather: Callable[[torch.Tensor], torch.Tensor] = AllGatherGrad.apply

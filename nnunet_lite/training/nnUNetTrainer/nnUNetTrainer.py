@@ -60,7 +60,6 @@ class nnUNetTrainer(TrainingModel):
     save_every: int = 50
     disable_checkpointing: bool = False
     precision: str = "auto"
-    find_unused_parameters: bool = True  # of DistributedDataParallel; the lowest head has no gradient
 
     def __init__(
         self,
@@ -169,7 +168,7 @@ class nnUNetTrainer(TrainingModel):
             self.network = torch.compile(self.network)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
-            self.network = distribute(self.network, self.device, self.find_unused_parameters)
+            self.network = distribute(self.network, self.device, self._may_leave_parameters_out())
         self.loss = weigh_by_share(self._build_loss(), self.batch_share)
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
