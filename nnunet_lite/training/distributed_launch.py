@@ -124,7 +124,7 @@ def _make_store() -> Any:
             raise RuntimeError("ports are numbers up to 65535")
         return meet(_HOST, port, keep=True)
     except RuntimeError as error:
-        reason = "it is in use" if "EADDRINUSE" in str(error) else describe(error).splitlines()[0]
+        reason = "it is in use" if "EADDRINUSE" in str(error) else str(error).splitlines()[0]
         raise ArgumentError(
             f"MASTER_PORT={text}: {reason}; give another one, or unset it and a free one is chosen"
         ) from None
@@ -238,6 +238,8 @@ def _run_rank(
             call.function(*call.args, **call.kwargs)
     except TrainingInterrupted as stop:
         connection.send(_Report(flag=stop.flag))
+    except SystemExit as end:
+        _end_now(end.code if isinstance(end.code, int) else 1)
     except Exception as error:
         connection.send(_report(error, member.rank))
         _end_now(2)

@@ -60,6 +60,9 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        stopping = self.received is not None or (kind is not None and issubclass(kind, TrainingInterrupted))
+        if stopping and is_distributed():
+            return  # what a launcher repeats must not reach the end of this process either
         if self in _active:
             _active.remove(self)
         for number, handler in self._before.items():

@@ -351,9 +351,9 @@ class nnUNetTrainer(TrainingModel):
                 self.epoch_outputs = []
                 self.on_epoch_end()
             self.on_train_end()
-        if highest(self._stop.received is not None):  # too late to stop in an epoch; the final validation is left
-            self.print_to_log_file("Stopped on request; the final validation is left")
-            raise TrainingInterrupted("--val")
+            if highest(self._stop.received is not None):  # too late to stop in an epoch; the final validation is left
+                self.print_to_log_file("Stopped on request; the final validation is left")
+                raise TrainingInterrupted("--val")
 
     def _train_steps(self) -> list[StepOutput]:
         for _ in steps_of_epoch(len(self.epoch_outputs), self.num_iterations_per_epoch, "Training"):
