@@ -24,6 +24,7 @@ from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
 from nnunet_lite.training.process_group import (
     Member,
     check_devices,
+    is_consequence,
     joined,
     meet,
     member_from_environment,
@@ -250,8 +251,7 @@ def _report(error: Exception, rank: int) -> _Report:
     if isinstance(error, nnUNetError):
         plain = error if type(error).__init__ is nnUNetError.__init__ else WorkerError(str(error))
         return _Report(plain)
-    backends = ("gloo", "nccl", "connection closed by peer", "tcpstore")
-    consequence = isinstance(error, RuntimeError) and any(name in str(error).lower() for name in backends)
+    consequence = is_consequence(error)
     if not consequence:
         traceback.print_exception(error)
     first = (describe(error).splitlines() or [""])[0]

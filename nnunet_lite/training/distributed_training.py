@@ -18,9 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunet_lite.exceptions import WorkerError, nnUNetError
 from nnunet_lite.training.batch_distribution import BatchShare
 from nnunet_lite.training.online_evaluation import StepOutput
-from nnunet_lite.training.trainer_state import pack_outputs, unpack_outputs
-from nnunet_lite.utilities.distributed import all_gather_objects, highest, is_distributed
+from nnunet_lite.training.trainer_state import pack_outputs, stream_seed, unpack_outputs
+from nnunet_lite.utilities.distributed import all_gather_objects, highest, is_distributed, rank
 
+_OWN_STREAM = 2  # after those of training and validation batches, which all ranks share
 _GO_ON, _FAILED, _STOP = range(3)  # what happens is the highest of what any process wants
 
 
@@ -84,6 +85,12 @@ def weigh_by_share(loss: Any, share: BatchShare) -> Any:
         return loss(*args, **kwargs) * weight
 
     return weighted
+
+
+def seed_rank(seed: int, epoch: int) -> None:
+    """Let ranks other than the first draw a dropout of their own; the first goes on as one process would."""
+    if rank() > 0:
+        torch.manual_seed(stream_seed(seed, rank(), _OWN_STREAM + epoch))
 
 
 def agree(stop: bool, failure: nnUNetError | None) -> tuple[bool, nnUNetError | None]:

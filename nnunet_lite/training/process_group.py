@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from nnunet_lite.configuration import cpu_count, num_compute_threads, num_processes_data_augmentation
-from nnunet_lite.exceptions import ArgumentError, nnUNetError
+from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
 from nnunet_lite.training.interruption import EXIT_CODE, TrainingInterrupted
 from nnunet_lite.utilities.distributed import barrier, rank
 from nnunet_lite.utilities.logging import logger
@@ -122,14 +122,25 @@ def joined(member: Member, device: torch.device, store: Any = None) -> Iterator[
             raise SystemExit(EXIT_CODE) from None
         raise
     except Exception as error:
-        if watch is not None and not watch.tell(str(error)) and isinstance(error, nnUNetError):
+        if watch is not None and not watch.tell() and (isinstance(error, nnUNetError) or is_consequence(error)):
             raise SystemExit(2) from error
+        if watch is not None and is_consequence(error):
+            raise WorkerError(
+                f"Rank {member.rank} lost the connection to another process of the training, which has ended; "
+                "what torchrun says of it comes next. With --c the training goes on from the last checkpoint"
+            ) from error
         raise
     finally:
         logger.setLevel(level)
         if watch is not None:
             watch.end()
     dist.destroy_process_group()
+
+
+def is_consequence(error: Exception) -> bool:
+    """Whether an error only says that another process is gone."""
+    words = ("gloo", "nccl", "connection closed by peer", "tcpstore")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 class _Watch:
@@ -140,7 +151,7 @@ class _Watch:
         self._ended = threading.Event()
         threading.Thread(target=self._look, daemon=True).start()
 
-    def tell(self, message: str) -> bool:
+    def tell(self) -> bool:
         """Tell the others that this process has failed; whether it is the first."""
         self._ended.set()
         return int(self._store.add(_FAILURE, 1)) == 1

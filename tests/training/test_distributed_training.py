@@ -17,7 +17,7 @@ from nnunet_lite.exceptions import ArgumentError, WorkerError
 from nnunet_lite.extensions import find_class
 from nnunet_lite.models.checkpoint import load_checkpoint, unwrap
 from nnunet_lite.training.batch_distribution import BatchShare
-from nnunet_lite.training.distributed_training import distribute, weigh_by_share
+from nnunet_lite.training.distributed_training import distribute, seed_rank, weigh_by_share
 from nnunet_lite.training.interruption import TrainingInterrupted
 from nnunet_lite.utilities import distributed
 
@@ -255,3 +255,21 @@ class _TwoHeads(torch.nn.Module):
 
 def test_outputs_that_the_loss_leaves_out(ranks: Ranks) -> None:
     assert list(ranks.run(outputs_left_out)) == [[1.0, 0.0]] * 2
+
+
+def draw_masks() -> list[float]:
+    """Some dropout after a common seed, in the first epoch, in the first again, and in the second."""
+    masks = []
+    for epoch in (0, 0, 1):
+        torch.manual_seed(5)
+        seed_rank(5, epoch)
+        masks.append(float(torch.rand(())))
+    return masks
+
+
+def test_ranks_draw_a_dropout_of_their_own(ranks: Ranks) -> None:
+    first, second = ranks.run(draw_masks)
+    torch.manual_seed(5)
+    assert first == [float(torch.rand(()))] * 3
+    assert second[0] == second[1] != second[2]
+    assert second[0] != first[0]

@@ -23,7 +23,7 @@ from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
 from nnunet_lite.training.batch_distribution import gather_shares
 from nnunet_lite.training.cpu_speed import keep_freed_memory, use_channels_last
 from nnunet_lite.training.debug_information import debug_information, save_documents
-from nnunet_lite.training.distributed_training import agree, distribute, mean_over_ranks, weigh_by_share
+from nnunet_lite.training.distributed_training import agree, distribute, mean_over_ranks, seed_rank, weigh_by_share
 from nnunet_lite.training.fold_folder import remove_leftovers, remove_superseded
 from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
 from nnunet_lite.training.logging.epoch_report import epoch_report, steps_of_epoch
@@ -200,6 +200,7 @@ class nnUNetTrainer(TrainingModel):
         """Everything that needs the disk: loaders, output folder, copies of the documents."""
         if not self.was_initialized:
             self.initialize()
+        seed_rank(self.seed or 0, self.current_epoch)
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         self.print_plans()
