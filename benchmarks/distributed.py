@@ -43,7 +43,7 @@ def seconds_per_iteration(epochs: Sequence[dict[str, Any]], iterations: int) -> 
 def difference(curve: str, one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> float:
     """Largest absolute difference of a curve; 0 where both have no value."""
     pairs = [(a[curve], b[curve]) for a, b in zip(one, other, strict=True)]
-    return max(0.0 if a == b or (a is None and b is None) else abs(a - b) for a, b in pairs)
+    return max(0.0 if str(a) == str(b) else abs(a - b) for a, b in pairs)
 
 
 @contextlib.contextmanager
