@@ -39,6 +39,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _POLL = 0.2  # seconds between looks at requests to stop
+_SAVING = 120.0  # seconds in which the others end after one has ended on request
 _GRACE = 2.0  # seconds in which other ranks may say what went wrong, or end by themselves
 _HOST = "127.0.0.1"
 
@@ -176,6 +177,10 @@ class _Rank:
             "With --c it goes on from the last checkpoint"
         )
 
+    def stopped(self) -> bool:
+        """Whether it has ended on request."""
+        return self.report is not None and self.report.flag is not None
+
     def end(self) -> None:
         """End it whatever it does; what it must not lose it has written before."""
         self.process.kill()
@@ -196,8 +201,9 @@ def _supervise(ranks: list[_Rank], stop: StopRequest) -> None:
             for rank in ranks:
                 rank.ask_to_stop(stop.received)
         failed = [rank for rank in ranks if rank.failure() is not None]
-        if failed and deadline is None:
-            deadline = time.monotonic() + _GRACE
+        left = any(rank.stopped() for rank in ranks)
+        if deadline is None and (failed or left):
+            deadline = time.monotonic() + (_SAVING if left else _GRACE)
         primary = any(not _is_consequence(rank) for rank in failed)
         if deadline is not None and (time.monotonic() > deadline or (primary and stop.received is None)):
             break
@@ -211,6 +217,8 @@ def _is_consequence(rank: _Rank) -> bool:
 def _raise_outcome(ranks: list[_Rank], stop: StopRequest) -> None:
     failed = sorted((rank for rank in ranks if rank.failure() is not None), key=_is_consequence)
     flags = [rank.report.flag for rank in ranks if rank.report is not None and rank.report.flag is not None]
+    if flags and all(_is_consequence(rank) for rank in failed):
+        raise TrainingInterrupted(flags[0])
     ended = [rank for rank in failed if rank.report is None]
     if stop.received is not None and ended:  # before or after the training, where nothing is to be saved
         raise KeyboardInterrupt if stop.received == "SIGINT" else SystemExit(128 + signal.Signals[stop.received])
@@ -218,8 +226,6 @@ def _raise_outcome(ranks: list[_Rank], stop: StopRequest) -> None:
         error = failed[0].failure()
         assert error is not None
         raise error
-    if flags:
-        raise TrainingInterrupted(flags[0])
 
 
 def _run_rank(

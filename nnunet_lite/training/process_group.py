@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -21,12 +22,14 @@ import torch.distributed as dist
 from nnunet_lite.configuration import cpu_count, num_compute_threads, num_processes_data_augmentation
 from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
 from nnunet_lite.training.interruption import EXIT_CODE, TrainingInterrupted
-from nnunet_lite.utilities.distributed import barrier, rank
+from nnunet_lite.utilities.distributed import barrier
 from nnunet_lite.utilities.logging import logger
 
 _PATIENCE = timedelta(days=1)  # a rank may evaluate for hours while others wait; one that ends is noticed otherwise
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _FAILURE = "nnunet_lite_failure"  # key in the store, set by the first rank that fails
+_LEFT = "nnunet_lite_left"  # set by rank 0 once it has saved what is to be saved
+_SAVING = 25.0  # seconds that the others wait for that; nothing but torchrun's patience depends on it
 _LOOK = 0.5  # seconds between looks at it
 _GRACE = 5.0  # seconds that a rank is given to end by itself after another has failed
 
@@ -103,7 +106,6 @@ def joined(member: Member, device: torch.device, store: Any = None) -> Iterator[
     Raises:
         SystemExit: instead of what the block raised, in a process of torchrun where another has told of it before.
     """
-    alone = store is None  # no parent of ours, which would end the others
     if device.type == "cuda":
         torch.cuda.set_device(member.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -112,13 +114,12 @@ def joined(member: Member, device: torch.device, store: Any = None) -> Iterator[
     level = logger.level
     if member.rank > 0:
         logger.setLevel(logging.ERROR)
-    watch = _Watch() if alone else None
+    watch = _Watch() if store is None else None  # else a parent of ours watches
     try:
         yield
-        barrier()  # torchrun ends the others when one has ended with an error; rank 0 may still be writing
+        barrier()  # rank 0 may still be evaluating
     except TrainingInterrupted:
-        barrier()
-        if alone and rank() > 0:
+        if watch is not None and not watch.is_first_to_leave(member.rank):
             raise SystemExit(EXIT_CODE) from None
         raise
     except Exception as error:
@@ -155,6 +156,17 @@ class _Watch:
         """Tell the others that this process has failed; whether it is the first."""
         self._ended.set()
         return int(self._store.add(_FAILURE, 1)) == 1
+
+    def is_first_to_leave(self, number: int) -> bool:
+        """Whether this is rank 0, for whom the others wait a while: torchrun ends all when the first one has ended."""
+        self._ended.set()
+        if number == 0:
+            self._store.add(_LEFT, 1)
+            return True
+        deadline = time.monotonic() + _SAVING
+        while not self._store.check([_LEFT]) and time.monotonic() < deadline:
+            time.sleep(_LOOK / 10)
+        return False
 
     def end(self) -> None:
         """Stop watching."""

@@ -85,6 +85,13 @@ def _validate(folder: Path) -> None:
     time.sleep(600)
 
 
+def _leave_in_one(folder: Path) -> None:
+    """Stopped where ranks cannot agree, as at the start of a training."""
+    if distributed.rank() == 1:
+        raise TrainingInterrupted
+    distributed.barrier()
+
+
 TASKS: dict[str, Callable[[Path], None]] = {
     "describe": _describe,
     "mistake": _mistake,
@@ -93,6 +100,7 @@ TASKS: dict[str, Callable[[Path], None]] = {
     "hang in one": _hang_in_one,
     "train": _train,
     "validate": _validate,
+    "leave in one": _leave_in_one,
 }
 
 
@@ -163,6 +171,12 @@ def test_all_ranks_stop_at_the_same_iteration(tmp_path: Path, receiver: str) -> 
 
 
 @pytest.mark.slow
+def test_one_rank_that_has_stopped_stops_the_other(tmp_path: Path) -> None:
+    with pytest.raises(TrainingInterrupted):
+        work("leave in one", tmp_path, num_gpus=2)
+
+
+@pytest.mark.slow
 def test_ctrl_c_outside_of_the_training_ends_all(tmp_path: Path) -> None:
     thread = _when_ready(tmp_path, lambda ranks: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
@@ -170,17 +184,53 @@ def test_ctrl_c_outside_of_the_training_ends_all(tmp_path: Path) -> None:
     thread.join()
 
 
+def _script(folder: Path, what: str, number: int) -> str:
+    """A program that does what a command does: work, and a user's mistake as one line."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom pathlib import Path\n"
+        "from nnunet_lite.cli.arguments import command\nfrom test_distributed_launch import work\n"
+        f"@command\ndef main(argv):\n    work({what!r}, Path({str(folder)!r}), num_gpus={number})\n"
+        "if __name__ == '__main__':\n    sys.exit(main([]))\n"
+    )
+    script = folder / "script.py"
+    script.write_text(code)
+    return str(script)
+
+
+def _torchrun(folder: Path, what: str) -> subprocess.Popen[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command = [*launcher, _script(folder, what, 1)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "lines"),
+    [
+        ("mistake", ["Error: there is no such dataset"]),
+        ("hang in one", ["Error: case_3 is gone"]),
+        ("die in one", ["Error: Rank 0 lost the connection to another process of the training, which has ended; "]),
+    ],
+)
+def test_failures_under_torchrun(tmp_path: Path, what: str, lines: list[str]) -> None:
+    launcher = _torchrun(tmp_path, what)
+    output, _ = launcher.communicate()
+    assert launcher.returncode == 1
+    errors = [line for line in output.splitlines() if line.startswith("Error:")]
+    assert [line[: len(expected)] for line, expected in zip(errors, lines, strict=True)] == lines
+
+
+@pytest.mark.slow
+def test_all_ranks_of_torchrun_stop_at_the_same_iteration(tmp_path: Path) -> None:
+    launcher = _torchrun(tmp_path, "train")
+    _when_ready(tmp_path, lambda ranks: launcher.terminate()).join()
+    launcher.communicate()
+    assert (tmp_path / "stopped_0").read_text() == (tmp_path / "stopped_1").read_text()
+
+
 @pytest.mark.slow
 def test_ranks_end_with_their_parent(tmp_path: Path) -> None:
-    here = str(Path(__file__).parent)
-    code = (
-        f"import sys; sys.path.insert(0, {here!r})\nfrom pathlib import Path\n"
-        f"from test_distributed_launch import work\n"
-        f"if __name__ == '__main__':\n    work('validate', Path({str(tmp_path)!r}), num_gpus=2)\n"
-    )
-    script = tmp_path / "script.py"
-    script.write_text(code)
-    parent = subprocess.Popen([sys.executable, str(script)])
+    parent = subprocess.Popen([sys.executable, _script(tmp_path, "validate", 2)])
     found: list[int] = []
     _when_ready(tmp_path, found.extend).join()
     parent.kill()

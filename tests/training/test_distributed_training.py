@@ -61,7 +61,7 @@ def train(case: dict[str, Any]) -> dict[str, Any]:
     trainer = _trainer(case)
     seen: list[list[str]] = []
     trainer.logger.plot_progress_png = lambda *arguments, **options: None  # takes longer than all the rest
-    draw = type(trainer)._draw
+    draw = trainer._draw
 
     def watched(loader: Any) -> Any:
         batch = draw(loader)

@@ -102,6 +102,7 @@ class nnUNetTrainer(TrainingModel):
         self.was_initialized = False
         self._best_ema: float | None = None
         self._autocast_type: torch.dtype | None = None
+        self._oversampling_of_all: float | None = None
         self.epoch_outputs: list[StepOutput] = []  # of the training steps of this epoch
         self._stop = StopRequest()
         self._log_file_name = log_file_name(datetime.now())
@@ -180,8 +181,9 @@ class nnUNetTrainer(TrainingModel):
         lengths = ("num_iterations_per_epoch", "num_val_iterations_per_epoch", "num_epochs")
         others = ("enable_deep_supervision", "batch_size", "precision", "seed")
         values = {name: getattr(self, name) for name in names + lengths + others}
-        whole = {"oversample_foreground_percent": self._oversampling_of_all, "batch_size": self.batch_share.whole}
-        return {**values, **whole}
+        if self.batch_share is not None and self._oversampling_of_all is not None:  # what all ranks have in common
+            values |= {"batch_size": self.batch_share.whole, "oversample_foreground_percent": self._oversampling_of_all}
+        return values
 
     def plot_network_architecture(self) -> None:
         """Write the network's modules as text (upstream's drawing needs a package that no longer works)."""
