@@ -232,7 +232,9 @@ def _run_rank(
     connection: Connection, member: Member, call: _Call, device: torch.device, port: int, verbose: bool
 ) -> None:
     """Main function of a rank: join, work, say how it ended."""
-    signal.signal(signal.SIGTERM, _leave)
+    for name in ("SIGTERM", "SIGUSR1"):  # a scheduler sends them to every process
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _leave)
     leave_ctrl_c_to_parent()
     end_with_parent()
     threading.Thread(target=_obey, args=(connection,), daemon=True).start()
