@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 
@@ -70,3 +71,7 @@ def train_entry(argv: Sequence[str] | None = None) -> None:
     except TrainingInterrupted as stop:
         print(f"Go on with the same command and {stop.flag}")
         raise
+
+
+if __name__ == "__main__":  # torchrun -m nnunet_lite.cli.training
+    sys.exit(train_entry())

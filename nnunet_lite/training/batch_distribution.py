@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.utilities.distributed import all_gather_objects, rank, world_size
 
 
-def share_of_batch(batch_size: int, world_size: int, rank: int, oversample_percent: float) -> tuple[int, float]:
-    """Batch size and foreground oversampling of one rank (nnU-Net v2 2.8.1 behaviour, spec 02, 1.6).
+def share_of_batch(batch_size: int, num_processes: int, number: int, oversample_percent: float) -> tuple[int, float]:
+    """Batch size and foreground oversampling of process `number` (nnU-Net v2 2.8.1 behaviour, spec 02, 1.6).
 
     The last samples of the whole batch are the oversampled ones, so the last ranks oversample most.
 
     Raises:
         ArgumentError: fewer samples than ranks.
     """
-    if batch_size < world_size:
+    if batch_size < num_processes:
         raise ArgumentError(
-            f"A batch of {batch_size} cannot be shared by {world_size} GPUs; use at most -num_gpus {batch_size}, "
+            f"A batch of {batch_size} cannot be shared by {num_processes} GPUs; use at most -num_gpus {batch_size}, "
             "or raise batch_size in the plans"
         )
-    base, rest = divmod(batch_size, world_size)
-    sizes = [base + (i < rest) for i in range(world_size)]
-    low = sum(sizes[:rank])
-    high = low + sizes[rank]
+    base, rest = divmod(batch_size, num_processes)
+    sizes = [base + (i < rest) for i in range(num_processes)]
+    low = sum(sizes[:number])
+    high = low + sizes[number]
     if high / batch_size < 1 - oversample_percent:
-        return sizes[rank], 0.0
+        return sizes[number], 0.0
     if low / batch_size > 1 - oversample_percent:
-        return sizes[rank], 1.0
+        return sizes[number], 1.0
     first = round(batch_size * (1 - oversample_percent))
-    return sizes[rank], sum(position >= first for position in range(low, high)) / sizes[rank]
+    return sizes[number], sum(position >= first for position in range(low, high)) / sizes[number]
+
+
+class BatchShare(NamedTuple):
+    """The samples `first` to `first + size` - 1 of a batch of `whole`: those of one process."""
+
+    first: int
+    size: int
+    whole: int
+
+    @property
+    def weight(self) -> float:
+        """What the mean over these samples counts in the mean over processes, so that it is that over samples."""
+        return self.size * world_size() / self.whole
+
+
+def gather_shares(size: int) -> BatchShare:
+    """The share of this process, from how many samples each process says that it takes; called by all of them."""
+    sizes = all_gather_objects(int(size))
+    return BatchShare(sum(sizes[: rank()]), int(size), sum(sizes))

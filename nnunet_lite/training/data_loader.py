@@ -106,6 +106,8 @@ class nnUNetDataLoader:
         transforms: a pipeline, or any callable of `image` and `segmentation` that treats one sample; None for none.
         probabilistic_oversampling: decide for every sample by chance instead of taking the last of each batch.
         seed: of everything random in `generate_batch`; None draws one, kept in the attribute `seed`.
+        part_of: position of the first sample in a larger batch, and the size of that batch, of which this loader makes
+            its part (several GPUs share a batch); None for a batch of its own.
 
     Raises:
         ArgumentError: not as many sampling probabilities as cases.
@@ -124,10 +126,12 @@ class nnUNetDataLoader:
         transforms: Transform | UserTransform | None = None,
         probabilistic_oversampling: bool = False,
         seed: int | None = None,
+        part_of: tuple[int, int] | None = None,
     ) -> None:
         self.dataset = dataset
         self.identifiers = [str(name) for name in dataset.identifiers]
         self.batch_size = batch_size
+        self.part_of = part_of
         self.slices = len(patch_size) == 2
         lead = (1,) if self.slices else ()
         self.patch_size = (*lead, *(int(edge) for edge in patch_size))
@@ -233,15 +237,18 @@ class nnUNetDataLoader:
     def _generators(self, epoch: int, index: int) -> list[Generator]:
         """The generator of a batch and one for each of its samples."""
         sequence = np.random.SeedSequence(self.seed, spawn_key=(epoch, index))
-        return [np.random.default_rng(child) for child in (sequence, *sequence.spawn(self.batch_size))]
+        first, whole = self.part_of or (0, self.batch_size)
+        samples = sequence.spawn(whole)[first : first + self.batch_size]
+        return [np.random.default_rng(child) for child in (sequence, *samples)]
 
     def _draw_cases(self, rng: Generator) -> list[str]:
         number, probabilities = len(self.identifiers), self.sampling_probabilities
+        first, whole = self.part_of or (0, self.batch_size)
         if probabilities is None:
-            chosen = rng.integers(0, number, size=self.batch_size)
+            chosen = rng.integers(0, number, size=whole)
         else:
-            chosen = rng.choice(number, size=self.batch_size, p=probabilities)
-        return [self.identifiers[i] for i in chosen]
+            chosen = rng.choice(number, size=whole, p=probabilities)
+        return [self.identifiers[i] for i in chosen[first : first + self.batch_size]]
 
     def _read_sample(self, key: str, position: int, rng: Generator) -> tuple[Source, Params]:
         self.current_key = key

@@ -13,10 +13,12 @@ from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.plans_manager import load_plans, plans_file
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.training import fold_folder, splits
+from nnunet_lite.training.distributed_launch import in_processes
 from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
 from nnunet_lite.training.pretraining_choice import PretrainingChoice, require_pretrained_trainer
 from nnunet_lite.utilities.device import resolve_device, set_num_threads
+from nnunet_lite.utilities.distributed import rank
 from nnunet_lite.utilities.files import load_json
 from nnunet_lite.utilities.logging import logger
 
@@ -30,6 +32,7 @@ class Start(NamedTuple):
     overwrite: bool = False
 
 
+@in_processes
 def run_training(
     dataset_name_or_id: str | int,
     configuration: str,
@@ -55,6 +58,8 @@ def run_training(
     """Train one fold and validate it; the positional arguments are upstream's.
 
     Args:
+        num_gpus: processes that share each batch, one per GPU (or on the CPU). More than one are started here, so a
+            script must protect its main part with `if __name__ == "__main__"`; not those that torchrun has started.
         epochs, iterations: other lengths than the trainer's; part of the output folder's name, as is `seed`.
         precision: auto, float32, bf16 or fp16.
         overwrite: train again where a finished training lies.
@@ -65,7 +70,7 @@ def run_training(
         TrainingInterrupted: ended by a signal; the state is saved.
     """
     start = Start(continue_training, only_run_validation, pretrained_weights, overwrite)
-    _check_flags(start, num_gpus, disable_checkpointing, val_with_best)
+    _check_flags(start, disable_checkpointing, val_with_best)
     resolve_device(device.type)  # refuses a device that is not here
     trainer = get_trainer_from_args(
         *(dataset_name_or_id, configuration, fold, trainer_class_name, plans_identifier, device, continue_training),
@@ -153,7 +158,7 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
     trainer.initialize()
     if start.pretrained_weights is not None:
         load_pretrained_weights(trainer.network, start.pretrained_weights)
-    earlier = fold_folder.set_aside(folder)
+    earlier = fold_folder.set_aside(folder) if rank() == 0 else []
     if earlier:
         logger.warning(
             "Starting anew in %s; the checkpoints of the earlier training there are kept as %s until this one has "
@@ -163,12 +168,10 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
         )
 
 
-def _check_flags(start: Start, num_gpus: int, disable_checkpointing: bool, val_with_best: bool) -> None:
+def _check_flags(start: Start, disable_checkpointing: bool, val_with_best: bool) -> None:
     if start.continue_training and start.only_run_validation:
         raise ArgumentError("--c and --val: continue a training, or only validate a finished one; give one of them")
     if start.continue_training and start.pretrained_weights is not None:
         raise ArgumentError("--c and -pretrained_weights: a continued training has its own weights; give one of them")
     if val_with_best and disable_checkpointing:
         raise ArgumentError("--val_best needs checkpoint_best, which --disable_checkpointing does not write")
-    if num_gpus > 1:
-        raise ArgumentError(f"-num_gpus {num_gpus}: training on several GPUs is not available yet; use -num_gpus 1")

@@ -17,7 +17,8 @@ from nnunet_lite.inference.export_prediction import export_prediction_from_logit
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_lite.plans.label_manager import convert_labelmap_to_one_hot
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
-from nnunet_lite.utilities.distributed import barrier, rank, world_size
+from nnunet_lite.training.distributed_training import without_ddp
+from nnunet_lite.utilities.distributed import barrier, local_world_size, rank, world_size
 from nnunet_lite.utilities.memory import available_memory
 from nnunet_lite.utilities.parallel import Task, WorkerPool
 
@@ -52,7 +53,7 @@ def _predict_cases(trainer: Any, keys: list[str], folder: Path, save_probabiliti
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, keys, previous)
     mine = sorted(keys)[rank() :: world_size()]
     next_stages = _next_stages(trainer)
-    with WorkerPool(min(usable_processes(None), len(mine))) as pool:
+    with WorkerPool(min(-(-usable_processes(None) // local_world_size()), len(mine))) as pool:
         exports = _Exports(pool)
         for number, key in enumerate(mine, 1):
             trainer.print_to_log_file(f"predicting {key} ({number} of {len(mine)})")
@@ -80,7 +81,7 @@ def _make_predictor(trainer: Any) -> nnUNetPredictor:
         allow_tqdm=False,
     )
     predictor.manual_initialization(
-        trainer.network,
+        without_ddp(trainer.network),  # ranks predict different numbers of patches
         trainer.plans_manager,
         trainer.configuration_manager,
         None,

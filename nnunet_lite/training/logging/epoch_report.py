@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from nnunet_lite.utilities.distributed import rank
 from nnunet_lite.utilities.logging import logger
 
 _RECENT = 10  # epochs the forecast is made from
@@ -19,7 +20,7 @@ _HEARTBEAT = 60.0  # seconds between signs of life where there is no terminal fo
 
 def steps_of_epoch(first: int, number: int, what: str) -> Iterator[int]:
     """Count the steps `first` to `number` - 1 of an epoch: a bar on a terminal, else a line a minute."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and rank() == 0:
         yield from tqdm(range(first, number), what, number, leave=False, unit="it", initial=first)
         return
     start = said = time.monotonic()

@@ -8,8 +8,14 @@ import torch
 from torch import nn
 
 from nnunet_lite.plans.label_manager import LabelManager
-from nnunet_lite.training.loss.dice import MemoryEfficientSoftDiceLoss, SoftDiceLoss, softmax_helper_dim1
+from nnunet_lite.training.loss.dice import (
+    MemoryEfficientSoftDiceLoss,
+    SoftDiceLoss,
+    softmax_helper_dim1,
+    sum_over_ranks,
+)
 from nnunet_lite.training.loss.robust_ce_loss import RobustCrossEntropyLoss, TopKLoss
+from nnunet_lite.utilities.distributed import is_distributed
 
 
 class DC_and_CE_loss(nn.Module):
@@ -37,6 +43,7 @@ class DC_and_CE_loss(nn.Module):
         self.weight_ce = weight_ce
         self.weight_dice = weight_dice
         self.ignore_label = ignore_label
+        self.ddp: bool = soft_dice_kwargs.get("ddp", True)
         if ignore_label is not None:
             ce_kwargs = {**ce_kwargs, "ignore_index": ignore_label}
         self.ce: nn.Module = self._make_ce(ce_kwargs)
@@ -64,7 +71,14 @@ class DC_and_CE_loss(nn.Module):
     def _cross_entropy(self, net_output: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Cross entropy, 0 without valid voxels; decided on the device, so that the host does not wait."""
         loss: torch.Tensor = self.ce(net_output, target)
-        return loss if mask is None else torch.where(mask.any(), loss, 0.0)
+        if mask is None:
+            return loss
+        loss = torch.where(mask.any(), loss, 0.0)
+        if not (self.ddp and is_distributed()) or isinstance(self.ce, TopKLoss):
+            return loss
+        valid = mask.sum(dtype=torch.float32)  # ranks have different numbers of them
+        total, valid = sum_over_ranks(torch.stack((loss * valid, valid))).unbind()
+        return total / valid.clamp_min(1)
 
 
 class DC_and_topk_loss(DC_and_CE_loss):
@@ -105,6 +119,7 @@ class DC_and_BCE_loss(nn.Module):
         self.weight_ce = weight_ce
         self.weight_dice = weight_dice
         self.use_ignore_label = use_ignore_label
+        self.ddp: bool = soft_dice_kwargs.get("ddp", True)
         self.ce = nn.BCEWithLogitsLoss(**({**bce_kwargs, "reduction": "none"} if use_ignore_label else bce_kwargs))
         self.dc: nn.Module = dice_class(apply_nonlin=torch.sigmoid, **soft_dice_kwargs)
 
@@ -120,7 +135,10 @@ class DC_and_BCE_loss(nn.Module):
         if self.weight_ce != 0:
             entropy: torch.Tensor = self.ce(logits, target.float())
             if mask is not None:
-                entropy = (entropy * mask).sum() / mask.sum().clamp_min(1e-8)
+                total, valid = (entropy * mask).sum(), mask.sum(dtype=torch.float32)
+                if self.ddp and is_distributed():
+                    total, valid = sum_over_ranks(torch.stack((total, valid))).unbind()
+                entropy = total / valid.clamp_min(1e-8)
             loss = loss + self.weight_ce * entropy
         return loss
 

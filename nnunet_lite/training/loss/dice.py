@@ -39,9 +39,10 @@ class AllGatherGrad(torch.autograd.Function):
         return gradient[rank()]
 
 
-def _over_ranks(statistic: torch.Tensor) -> torch.Tensor:
+def sum_over_ranks(statistics: torch.Tensor) -> torch.Tensor:
+    """Sum of a tensor over all ranks, through which gradients flow to each of them."""
     gather: Callable[[torch.Tensor], torch.Tensor] = AllGatherGrad.apply
-    return gather(statistic).sum(0)
+    return gather(statistics).sum(0)
 
 
 def one_hot(target: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -102,9 +103,9 @@ class MemoryEfficientSoftDiceLoss(nn.Module):
 
     def _loss(self, intersection: torch.Tensor, predicted: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         if self.batch_dice:
-            if self.ddp and is_distributed():
-                intersection, predicted, reference = map(_over_ranks, (intersection, predicted, reference))
             intersection, predicted, reference = intersection.sum(0), predicted.sum(0), reference.sum(0)
+            if self.ddp and is_distributed():
+                intersection, predicted, reference = sum_over_ranks(torch.stack((intersection, predicted, reference)))
         denominator = (reference + predicted + self.smooth).clamp_min(_EPSILON)
         return -((2 * intersection + self.smooth) / denominator).mean()
 

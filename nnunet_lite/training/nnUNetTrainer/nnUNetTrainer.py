@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,11 @@ from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import determine_num_input_channels
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
+from nnunet_lite.training.batch_distribution import gather_shares
 from nnunet_lite.training.cpu_speed import keep_freed_memory, use_channels_last
 from nnunet_lite.training.debug_information import debug_information, save_documents
 from nnunet_lite.training.device_feed import DeviceFeed
+from nnunet_lite.training.distributed_training import agree, distribute, mean_over_ranks, seed_rank, weigh_by_share
 from nnunet_lite.training.fold_folder import remove_leftovers, remove_superseded
 from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
 from nnunet_lite.training.logging.epoch_report import epoch_report, steps_of_epoch
@@ -37,7 +38,7 @@ from nnunet_lite.training.trainer_state import make_grad_scaler, restore_trainin
 from nnunet_lite.training.validation import validate
 from nnunet_lite.utilities.compilation import with_way_back
 from nnunet_lite.utilities.device import autocast, empty_cache, resolve_precision
-from nnunet_lite.utilities.distributed import all_gather_objects, barrier, is_distributed, rank
+from nnunet_lite.utilities.distributed import all_gather_objects, barrier, highest, is_distributed, local_rank, rank
 from nnunet_lite.utilities.files import save_json, write_text
 from nnunet_lite.utilities.lean_torch import load_compiler_when_needed
 
@@ -76,7 +77,7 @@ class nnUNetTrainer(TrainingModel):
     ) -> None:
         self.is_ddp = is_distributed()
         self.local_rank = rank()
-        self.device = torch.device("cuda", self.local_rank) if device.type == "cuda" else device
+        self.device = torch.device("cuda", local_rank()) if device.type == "cuda" else device
         resume = bool(plans.get("continue_training", False))
         plans = {key: value for key, value in plans.items() if key != "continue_training"}
         arguments = (plans, configuration, fold, dataset_json, self.device)
@@ -107,6 +108,7 @@ class nnUNetTrainer(TrainingModel):
         self.was_initialized = False
         self._best_ema: float | None = None
         self._autocast_type: torch.dtype | None = None
+        self._oversampling_of_all: float | None = None
         self.epoch_outputs: list[StepOutput] = []  # of the training steps of this epoch
         self._feed = DeviceFeed(self.device)
         self._finite_updates = FiniteUpdates(self)
@@ -160,9 +162,11 @@ class nnUNetTrainer(TrainingModel):
         if self.was_initialized:
             raise RuntimeError("initialize was called twice: a trainer is built once")
         if self.seed is None:
-            self.seed = int(torch.randint(2**31, ()))
+            self.seed = int(all_gather_objects(int(torch.randint(2**31, ())))[0])
         torch.manual_seed(self.seed)
+        self._oversampling_of_all = self.oversample_foreground_percent
         self._set_batch_size_and_oversample()
+        self.batch_share = gather_shares(self.batch_size)
         self._autocast_type = resolve_precision(self.precision, self.device, training=True)
         if self._autocast_type is not torch.float16:
             self.grad_scaler = None
@@ -179,9 +183,8 @@ class nnUNetTrainer(TrainingModel):
         load_compiler_when_needed()
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
-            synchronised: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
-            self.network = nn.parallel.DistributedDataParallel(synchronised(self.network), device_ids=[self.local_rank])
-        self.loss = self._build_loss()
+            self.network = distribute(self.network, self.device, self._may_leave_parameters_out())
+        self.loss = weigh_by_share(self._build_loss(), self.batch_share)
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
         self.logger.update_config({"hparas": self.hyperparameters()})
@@ -191,7 +194,10 @@ class nnUNetTrainer(TrainingModel):
         names = ("initial_lr", "weight_decay", "oversample_foreground_percent", "probabilistic_oversampling")
         lengths = ("num_iterations_per_epoch", "num_val_iterations_per_epoch", "num_epochs")
         others = ("enable_deep_supervision", "batch_size", "precision", "seed")
-        return {name: getattr(self, name) for name in names + lengths + others}
+        values = {name: getattr(self, name) for name in names + lengths + others}
+        if self.batch_share is not None and self._oversampling_of_all is not None:  # what all ranks have in common
+            values |= {"batch_size": self.batch_share.whole, "oversample_foreground_percent": self._oversampling_of_all}
+        return values
 
     def plot_network_architecture(self) -> None:
         """Write the network's modules as text (upstream's drawing needs a package that no longer works)."""
@@ -211,6 +217,7 @@ class nnUNetTrainer(TrainingModel):
         self.logger.connect()
         if not self.was_initialized:
             self.initialize()
+        seed_rank(self.seed or 0, self.current_epoch)
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         self.print_plans()
@@ -375,9 +382,9 @@ class nnUNetTrainer(TrainingModel):
                 self.epoch_outputs = []
                 self.on_epoch_end()
             self.on_train_end()
-        if self._stop.received is not None:  # too late to stop in an epoch; the final validation is left
-            self.print_to_log_file("Stopped on request; the final validation is left")
-            raise TrainingInterrupted("--val")
+            if highest(self._stop.received is not None):  # too late to stop in an epoch; the final validation is left
+                self.print_to_log_file("Stopped on request; the final validation is left")
+                raise TrainingInterrupted("--val")
 
     def _train_steps(self) -> list[StepOutput]:
         for _ in steps_of_epoch(len(self.epoch_outputs), self.num_iterations_per_epoch, "Training"):
@@ -391,14 +398,18 @@ class nnUNetTrainer(TrainingModel):
 
     def _next_batch(self, loader: Any) -> Any:
         """The next batch; a request to stop or a failed worker ends the training here, with its state saved."""
+        batch, failure = None, None
         if self._stop.received is None:
             try:
-                return self._feed.draw(partial(self._draw, loader))
-            except nnUNetError:
-                if self._stop.received is None:
-                    self._save_interrupted()
-                    raise
+                batch = self._feed.draw(partial(self._draw, loader))
+            except nnUNetError as error:
+                failure = error
+        stop, failure = agree(self._stop.received is not None, failure)
+        if not stop and failure is None:
+            return batch
         self._save_interrupted()
+        if failure is not None:
+            raise failure
         self.print_to_log_file("Stopped on request; the state is saved")
         raise TrainingInterrupted
 
@@ -406,6 +417,7 @@ class nnUNetTrainer(TrainingModel):
         """Write checkpoint_latest in the middle of an epoch: upstream would repeat that epoch, we go on within it."""
         self._finite_updates.settle()
         self._close_dataloaders()
+        self.epoch_outputs = mean_over_ranks(self.epoch_outputs)
         self.current_epoch -= 1
         self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
         self.current_epoch += 1

@@ -15,7 +15,7 @@ from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunet_lite.training import splits
-from nnunet_lite.training.batch_distribution import share_of_batch
+from nnunet_lite.training.batch_distribution import BatchShare, gather_shares, share_of_batch
 from nnunet_lite.training.batch_workers import BatchIterator
 from nnunet_lite.training.cpu_speed import channels_last
 from nnunet_lite.training.data_augmentation import pipelines
@@ -41,6 +41,7 @@ class TrainingData:
     enable_deep_supervision: bool = True
     seed: int | None = None
     channels_last: bool | None = None  # None: where measured faster, which is on a CPU
+    batch_share: BatchShare | None = None  # filled by initialize; a user's own may not
 
     batch_size: int
     is_ddp: bool
@@ -185,12 +186,14 @@ class TrainingData:
 
     def _batches(self, dataset: Any, patch_size: Sequence[int], transforms: Any, stream: int, workers: int) -> Any:
         """Batches of one stream (0 training, 1 validation) from where this training stands."""
+        self.batch_share = share = self.batch_share or gather_shares(self.batch_size)
         loader = nnUNetDataLoader(
             dataset, self.batch_size, patch_size, self.configuration_manager.patch_size, self.label_manager,
             oversample_foreground_percent=self.oversample_foreground_percent,
             transforms=transforms,
             probabilistic_oversampling=self.probabilistic_oversampling,
-            seed=stream_seed(self.seed or 0, self.local_rank, stream),
+            seed=stream_seed(self.seed or 0, 0, stream),
+            part_of=(share.first, share.whole),
         )  # fmt: skip
         kind = BatchIterator if stream else PromptBatchIterator
         return kind(

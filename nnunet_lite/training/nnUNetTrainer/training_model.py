@@ -30,6 +30,7 @@ class TrainingModel(TrainingData):
     weight_decay: float = 3e-5
     momentum: float = 0.99
     num_epochs: int = 1000
+    find_unused_parameters: bool | None = None  # of DistributedDataParallel; None: where deep supervision is off
 
     network: Any
     num_input_channels: Any
@@ -69,8 +70,9 @@ class TrainingModel(TrainingData):
 
     def _build_loss(self) -> nn.Module:
         """Dice and (binary) cross entropy over all resolutions."""
-        loss = default_loss(self.label_manager, self.configuration_manager.batch_dice, self.is_ddp)
-        if self._do_i_compile():
+        batch_dice = self.configuration_manager.batch_dice
+        loss = default_loss(self.label_manager, batch_dice, self.is_ddp)
+        if self._do_i_compile() and not (self.is_ddp and batch_dice):  # what ranks exchange is no part of a graph
             loss.dc = cast("nn.Module", torch.compile(loss.dc))
         return self._deeply_supervised(loss)
 
@@ -78,9 +80,11 @@ class TrainingModel(TrainingData):
         """The loss of one resolution over all of them, if deep supervision is on."""
         if (scales := self._get_deep_supervision_scales()) is None:
             return loss
-        lowest = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
-        weights = deep_supervision.deep_supervision_weights(len(scales), lowest)
-        return deep_supervision.DeepSupervisionWrapper(loss, weights)
+        return deep_supervision.DeepSupervisionWrapper(loss, deep_supervision.deep_supervision_weights(len(scales)))
+
+    def _may_leave_parameters_out(self) -> bool:
+        """Whether some parameters may be without effect on the outputs, as heads that are not asked for."""
+        return not self.enable_deep_supervision if self.find_unused_parameters is None else self.find_unused_parameters
 
     @property
     def _fused(self) -> bool | None:
