@@ -1,0 +1,70 @@
+"""Run by either interpreter: makes training batches in this process; a number per line comes in, seconds go out.
+
+usage: augment_samples.py PACKAGE PLANS DATASET_JSON CONFIGURATION TRAINER BATCH_SIZE
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = {"nnunetv2": "nnunetv2.training.nnUNetTrainer", "nnunet_lite": "nnunet_lite.training.nnUNetTrainer"}
+VARIANTS = {
+    "nnUNetTrainer": {"nnunetv2": "nnUNetTrainer", "nnunet_lite": "nnUNetTrainer"},
+    "nnUNetTrainerDA5": {
+        "nnunetv2": "variants.data_augmentation.nnUNetTrainerDA5",
+        "nnunet_lite": "variants.data_augmentation",
+    },
+}
+
+
+def status(key: str) -> int:
+    """VmRSS or VmHWM of this process in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def training_batches(package: str, plans_file: str, dataset_file: str, rest: list[str]) -> Any:
+    """The iterator a training would draw from, made by the trainer; fold `all` leaves the splits alone."""
+    configuration, trainer_name, batch_size = rest
+    plans = json.loads(Path(plans_file).read_text())
+    plans["continue_training"] = False
+    plans["configurations"][configuration]["batch_size"] = int(batch_size)
+    module = importlib.import_module(f"{PACKAGES[package]}.{VARIANTS[trainer_name][package]}")
+    dataset = json.loads(Path(dataset_file).read_text())
+    trainer = getattr(module, trainer_name)(plans, configuration, "all", dataset, torch.device("cpu"))
+    trainer.initialize()
+    return trainer.get_dataloaders()[0]
+
+
+def main() -> None:
+    """Answer every line of input by the seconds of that many batches; memory is that above what was there before."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the trainer says does not belong between the answers
+    torch.set_num_threads(1)
+    batches = training_batches(*sys.argv[1:4], sys.argv[4:])
+    before = 0
+    for line in sys.stdin:
+        if not before:
+            Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
+            before = status("VmRSS")
+        seconds = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            next(batches)
+            seconds.append(time.perf_counter() - start)
+        print(json.dumps({"seconds": seconds, "bytes": status("VmHWM") - before}), file=answers, flush=True)
+    close = getattr(batches, "close", None) or getattr(batches, "_finish", None)
+    if close is not None:
+        close()
+
+
+if __name__ == "__main__":
+    main()
