@@ -3,6 +3,7 @@
 Every row of the default pipeline and of DA5 is called by itself on images made to show what it drew (its rate, its
 parameters, what channels and axes share), for a 3D, an anisotropic (dummy 2D) and a 2D patch. Then the batches of
 real trainings are compared: image moments and label shares. Holm's correction covers all tests of a run together.
+What upstream did is kept (in --work) for the next run with the same seed and number of samples.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def probes(bench: Bench, side: Side, seed: int) -> dict[str, Any]:
     """Results of all probes of a side."""
     output = side.folder / f"probes_{bench.args.samples}_{seed}.npz"
     arguments = (side.package, bench.args.samples, seed, output)
-    side.run("python", HERE / "drivers" / "augmentation_probes.py", *arguments, **THREADS)
+    if side is bench.ours or not output.exists():
+        side.run("python", HERE / "drivers" / "augmentation_probes.py", *arguments, **THREADS)
     return dict(np.load(output))
 
 
@@ -36,7 +38,8 @@ def batches(bench: Bench, side: Side, seed: int, dataset: str, configuration: st
     rest = (configuration, "nnUNetTrainer", batch_size, bench.args.samples, seed, output)
     script = HERE / "drivers" / "augmentation_moments.py"
     one_process = {**THREADS, "nnUNet_n_proc_DA": "0", "nnUNet_compile": "f"}
-    side.run("python", script, side.package, *documents, *rest, **one_process)
+    if side is bench.ours or not output.exists():
+        side.run("python", script, side.package, *documents, *rest, **one_process)
     return dict(np.load(output))
 
 

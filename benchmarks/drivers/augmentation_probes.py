@@ -384,18 +384,7 @@ def cascade(transform: Any, geometry: Geometry, samples: int) -> Found:
     found: Found = {"applied#": np.array(changed) > 0, "channels changed#": np.array(changed)}
     for label, column in enumerate(columns, 1):
         found[f"voxels of label {label}"] = column
-        found[f"voxels of label {label} (most frequent)#"] = np.where(
-            np.isin(
-                column,
-                [
-                    value
-                    for value, count in zip(*np.unique(column, return_counts=True), strict=True)
-                    if count > 0.02 * samples
-                ],
-            ),
-            column,
-            -1,
-        )
+        found[f"voxels of label {label}, value by value#"] = column
     return found
 
 
@@ -440,7 +429,7 @@ def probe(package: str, trainer: str, geometry: Geometry, samples: int) -> Itera
         elif name in FIXED:
             yield prefix, fixed(transform, geometry)
         elif name in WHOLE:
-            yield prefix, WHOLE[name](transform, geometry, samples // 4 if name in SLOW else samples)
+            yield prefix, WHOLE[name](transform, geometry, samples // 2 if name in SLOW else samples)
         elif name in DEFAULT:
             yield prefix, rate(transform, geometry, samples)
             yield prefix, DEFAULT[name](inner, geometry, samples)
