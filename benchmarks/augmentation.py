@@ -1,7 +1,7 @@
 """Load and augment training samples in one process and one thread, through the trainer of each side.
 
 Both processes live through the run and take turns, a few batches at a time, so that other work on the machine meets
-both alike. Seconds are per sample. Both read the same preprocessed cases (ours).
+both alike; on a busy machine CPU seconds tell more. Seconds are per sample. Both read the same preprocessed cases (ours).
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Loader:
         )
         self.log = side.folder / "augmentation.log"
         self.seconds: list[float] = []
+        self.cpu: list[float] = []
         self.bytes = 0
 
     def turn(self, batches: int, warm: bool = False) -> None:
@@ -89,6 +90,7 @@ class Loader:
         self.bytes = found["bytes"]
         if not warm:
             self.seconds += found["seconds"]
+            self.cpu += found["cpu"]
 
     def close(self) -> None:
         """End the process."""
@@ -142,8 +144,8 @@ def compare(bench: Bench, case: Case) -> None:
     finally:
         for loader in loaders.values():
             loader.close()
-    for what, statistic in (("mean", mean), ("median", median)):
-        values = {name: 1000 * statistic(one.seconds) / case.batch_size for name, one in loaders.items()}
+    for what, statistic, kind in (("mean", mean, "seconds"), ("median", median, "seconds"), ("mean, CPU", mean, "cpu")):
+        values = {name: 1000 * statistic(getattr(one, kind)) / case.batch_size for name, one in loaders.items()}
         bench.row(f"one sample {case}, {what}", values, "ms")
     bench.row(f"one sample {case}, memory", {name: one.bytes / MIB for name, one in loaders.items()}, "MiB")
 

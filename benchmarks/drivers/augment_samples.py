@@ -5,6 +5,9 @@ usage: augment_samples.py PACKAGE PLANS DATASET_JSON CONFIGURATION TRAINER BATCH
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import importlib
 import json
 import os
@@ -41,26 +44,39 @@ def training_batches(package: str, plans_file: str, dataset_file: str, rest: lis
     dataset = json.loads(Path(dataset_file).read_text())
     trainer = getattr(module, trainer_name)(plans, configuration, "all", dataset, torch.device("cpu"))
     trainer.initialize()
-    return trainer.get_dataloaders()[0]
+    batches = trainer.get_dataloaders()[0]
+    trainer.network = trainer.optimizer = trainer.lr_scheduler = None
+    return batches
+
+
+def release() -> None:
+    """Give back the memory of the network, which would hide what the batches need."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def main() -> None:
-    """Answer every line of input by the seconds of that many batches; memory is that above what was there before."""
+    """Answer every line of input by the seconds of that many batches, and by the peak of private memory above before.
+
+    CPU seconds do not count the time that other processes had the core.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the trainer says does not belong between the answers
     torch.set_num_threads(1)
     batches = training_batches(*sys.argv[1:4], sys.argv[4:])
-    before = 0
+    release()
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
+    before, mapped = status("VmRSS"), status("RssFile")
     for line in sys.stdin:
-        if not before:
-            Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
-            before = status("VmRSS")
-        seconds = []
+        seconds, cpu = [], []
         for _ in range(int(line)):
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             next(batches)
             seconds.append(time.perf_counter() - start)
-        print(json.dumps({"seconds": seconds, "bytes": status("VmHWM") - before}), file=answers, flush=True)
+            cpu.append(time.process_time() - start_cpu)
+        peak = status("VmHWM") - before - (status("RssFile") - mapped)
+        print(json.dumps({"seconds": seconds, "cpu": cpu, "bytes": max(0, peak)}), file=answers, flush=True)
     close = getattr(batches, "close", None) or getattr(batches, "_finish", None)
     if close is not None:
         close()
