@@ -1,7 +1,8 @@
 """Load and augment training samples in one process and one thread, through the trainer of each side.
 
 Both processes live through the run and take turns, a few batches at a time, so that other work on the machine meets
-both alike; on a busy machine CPU seconds tell more. Seconds are per sample. Both read the same preprocessed cases (ours).
+both alike; on a busy machine CPU seconds tell more. Seconds are per sample. Both read the same preprocessed cases
+(ours).
 """
 
 from __future__ import annotations
