@@ -103,10 +103,12 @@ def structuring_element(radius: float, axes: int) -> NDArray[np.bool_]:
 
 
 def _dilate(mask: Tensor, element: Tensor) -> Tensor:
-    """Convolution with the element by Fourier transform, outside counted as background.
+    """Correlation with the element by Fourier transform, outside counted as background.
 
-    Elements of even size shift the result by half a voxel towards lower indices, as upstream's do.
+    Elements of even size shift the result by half a voxel towards lower indices, as upstream's do. Disks of most radii
+    lie off their centre, so that correlation and convolution differ.
     """
+    element = element.flip(tuple(range(element.ndim)))
     size = [n + k - 1 for n, k in zip(mask.shape, element.shape, strict=True)]
     spectrum = torch.fft.rfftn(mask.float(), size) * torch.fft.rfftn(element.float(), size)
     counts: Tensor = torch.fft.irfftn(spectrum, size)

@@ -76,6 +76,22 @@ def test_operators_on_a_cube_are_upstreams(operator: str, radius: float, count: 
     assert (len(voxels), int(voxels.min()), int(voxels.max())) == (count, first, last)
 
 
+@pytest.mark.parametrize(
+    ("operator", "radius", "voxels"),
+    [
+        ("dilation", 1.1, {(11, 12), (12, 11), (12, 12)}),
+        ("closing", 1.53, {(13, 13)}),
+        ("erosion", 1.1, set()),
+        ("opening", 1.1, set()),
+        ("closing", 1.4, {(11, 11)}),
+    ],
+)
+def test_disks_off_their_centre_are_upstreams(operator: str, radius: float, voxels: set[tuple[int, ...]]) -> None:
+    image = torch.zeros(2, 25, 25)
+    image[0, 12, 12] = 1
+    assert {tuple(voxel) for voxel in operate(image, operator, radius)[0].nonzero().tolist()} == voxels
+
+
 def test_which_operators_are_drawn() -> None:
     transform = ApplyRandomBinaryOperatorTransform([-2, -1])
     rng = np.random.default_rng(0)
