@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import torch
 from augment_samples import training_batches
-from augmentation_probes import describe
+from image_moments import describe
 
 
 def main() -> None:

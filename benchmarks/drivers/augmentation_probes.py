@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from image_moments import describe
 from torch import Tensor
 
 TRAINERS = {
@@ -326,22 +327,6 @@ def moments(transform: Any, geometry: Geometry, samples: int) -> Found:
             values.append(describe(result[0]))
     found: Found = {"applied#": np.array(changed) > 0, "channels changed#": np.array(changed)}
     return found | {name: np.array([one[name] for one in values]).round(5) for name in (values[0] if values else ())}
-
-
-def describe(channel: Tensor) -> dict[str, float]:
-    """Image moments of (*spatial)."""
-    values = channel.flatten().double()
-    mean, deviation = values.mean(), values.std().clamp(min=1e-9)
-    found = {
-        "mean": float(mean),
-        "deviation": float(deviation),
-        "skewness": float(((values - mean) / deviation).pow(3).mean()),
-        "zeros": float((values == 0).double().mean()),
-    }
-    for axis in range(channel.ndim):
-        found[f"gradient energy {axis}"] = float(channel.diff(dim=axis).double().square().mean())
-    quantiles = torch.quantile(values, torch.tensor([0.0, 0.05, 0.5, 0.95, 1.0], dtype=torch.float64))
-    return found | {f"quantile {q}": float(v) for q, v in zip((0, 5, 50, 95, 100), quantiles, strict=True)}
 
 
 def moved_axes(transform: Any, geometry: Geometry, samples: int) -> Found:
