@@ -73,7 +73,7 @@ def main() -> None:
     """Compare and print; failures come last."""
     bench = Bench(
         __doc__,
-        ("--samples", {"type": int, "default": 2000, "help": "per side and quantity, at least 100 (default: %(default)s)"}),
+        ("--samples", {"type": int, "default": 2000, "help": "per side, 100 or more (default: %(default)s)"}),
         ("--seed", {"type": int, "default": 1}),
         ("--level", {"type": float, "default": 0.01, "help": "chance of a false alarm per run (default: %(default)s)"}),
         ("--preprocessed", {"type": Path, "help": "nnUNet_preprocessed made by ours, only read"}),
