@@ -27,6 +27,7 @@ from nnunet_lite.training.data_augmentation.transforms import (
     collate,
     seed_global_generators,
 )
+from nnunet_lite.training.open_cases import OpenCases
 from nnunet_lite.utilities.arrays import crop_and_pad
 from nnunet_lite.utilities.logging import logger
 
@@ -153,9 +154,11 @@ class nnUNetDataLoader:
         self.thread_id = 0
         self._stream: tuple[int, Generator] | None = None  # of next(), with the process it belongs to
         self._locations = _LocationCache(_LOCATION_MEMORY)
+        self._open_cases = OpenCases()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_stream": None, "_locations": _LocationCache(_LOCATION_MEMORY)}
+        own = {"_stream": None, "_locations": _LocationCache(_LOCATION_MEMORY), "_open_cases": OpenCases()}
+        return {**self.__dict__, **own}
 
     def set_thread_id(self, thread_id: int) -> None:
         """Called by batchgenerators' augmenters in each of their processes, after they have seeded numpy."""
@@ -277,7 +280,7 @@ class nnUNetDataLoader:
         locations = self._locations.get(key) if needs_locations else {}
         load_arrays = getattr(self.dataset, "load_arrays", None)
         if locations is not None and load_arrays is not None:
-            return *load_arrays(key), locations
+            return *self._open_cases.get(key, load_arrays), locations
         data, seg, previous, properties = self.dataset.load_case(key)
         if locations is None:
             locations = self._locations.put(key, properties["class_locations"])

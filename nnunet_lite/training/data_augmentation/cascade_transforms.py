@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunet_lite.training.data_augmentation.transforms import Batch, Params, SampleShape, Transform
+from nnunet_lite.utilities.arrays import bounding_box, slices
 
 _OPERATORS = ("dilation", "erosion", "closing", "opening")
 
@@ -84,12 +85,23 @@ class ApplyRandomBinaryOperatorTransform(Transform):
             for channel, operator, radius in operations or ():
                 before = image[channel] > 0
                 element = torch.from_numpy(structuring_element(radius, image.ndim - 1)).to(image.device)
-                after = _OPERATIONS[operator](before, element)
+                after = _within_box(_OPERATIONS[operator], before, element)
                 gained = after & ~before
                 for other in self.channel_idx:
                     image[other].masked_fill_(gained, 0)
                 image[channel] = after.to(image.dtype)
         return batch
+
+
+def _within_box(operation: Callable[[Tensor, Tensor], Tensor], mask: Tensor, element: Tensor) -> Tensor:
+    """An operation on as much of a mask as it can change; the rest is and stays background."""
+    box = bounding_box(mask.cpu().numpy())
+    result = torch.zeros_like(mask)
+    if box is not None:
+        reach = 2 * max(element.shape)  # closing and opening act twice
+        inner = slices([(max(0, low - reach), high + reach) for low, high in box])
+        result[inner] = operation(mask[inner], element)
+    return result
 
 
 def structuring_element(radius: float, axes: int) -> NDArray[np.bool_]:
@@ -103,10 +115,12 @@ def structuring_element(radius: float, axes: int) -> NDArray[np.bool_]:
 
 
 def _dilate(mask: Tensor, element: Tensor) -> Tensor:
-    """Convolution with the element by Fourier transform, outside counted as background.
+    """Correlation with the element by Fourier transform, outside counted as background.
 
-    Elements of even size shift the result by half a voxel towards lower indices, as upstream's do.
+    Elements of even size shift the result by half a voxel towards lower indices, as upstream's do. Disks of most radii
+    lie off their centre, so that correlation and convolution differ.
     """
+    element = element.flip(tuple(range(element.ndim)))
     size = [n + k - 1 for n, k in zip(mask.shape, element.shape, strict=True)]
     spectrum = torch.fft.rfftn(mask.float(), size) * torch.fft.rfftn(element.float(), size)
     counts: Tensor = torch.fft.irfftn(spectrum, size)

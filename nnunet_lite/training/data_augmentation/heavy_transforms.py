@@ -149,7 +149,7 @@ class BlankRectangleTransform(IntensityTransform):
 
 
 class _BlobTransform(IntensityTransform):
-    """Works through a Gaussian of random width and centre, scaled so that its largest voxel in the patch is 1."""
+    """Works through a Gaussian of random width and centre, shifted and scaled to 0..1 within the patch."""
 
     def draw(self, rng: Generator, shape: SampleShape) -> tuple[float, ...]:
         drawn = []
@@ -164,13 +164,16 @@ class _BlobTransform(IntensityTransform):
 
     def compute(self, channels: Tensor, values: list[tuple[float, ...]]) -> Tensor:
         for channel, drawn in zip(channels, values, strict=True):
-            blob = torch.ones((), device=channel.device)
+            blob, lowest = torch.ones((), device=channel.device), 1.0
             for axis, edge in enumerate(channel.shape):
                 scale, centre = drawn[2 * axis : 2 * axis + 2]
                 profile = -0.5 * ((np.arange(edge) - centre) / scale) ** 2
-                # the maximum of a product over a box is the product of the maxima: no step over the whole patch
-                weights = torch.from_numpy(np.exp(profile - profile.max()).astype(np.float32)).to(channel.device)
-                blob = blob * weights.view([-1 if d == axis else 1 for d in range(channel.ndim)])
+                # extremes of a product over a box are products of the extremes: no step over the whole patch for them
+                weights = np.exp(profile - profile.max())
+                lowest *= float(weights.min())
+                shape = [-1 if d == axis else 1 for d in range(channel.ndim)]
+                blob = blob * torch.from_numpy(weights.astype(np.float32)).to(channel.device).view(shape)
+            blob = (blob - lowest).div_(max(1 - lowest, _TINY))
             self.act(channel, blob, drawn[-1])
         return channels
 

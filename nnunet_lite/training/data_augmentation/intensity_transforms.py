@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -162,14 +163,19 @@ def _correlate_symmetric(values: Tensor, axis: int, weights: list[float]) -> Ten
     radius, size = len(weights) - 1, values.shape[axis]
     if radius == 0 or size == 1:
         return values
-    positions = np.arange(-radius, size + radius) % (2 * (size - 1))
-    mirrored = torch.from_numpy(np.minimum(positions, 2 * (size - 1) - positions)).to(values.device)
-    padded = values.index_select(axis, mirrored)
+    padded = values.index_select(axis, _mirrored(size, radius, values.device))
     result = padded.narrow(axis, radius, size) * weights[0]
     for distance, weight in enumerate(weights[1:], 1):
         result.add_(padded.narrow(axis, radius - distance, size), alpha=weight)
         result.add_(padded.narrow(axis, radius + distance, size), alpha=weight)
     return result
+
+
+@lru_cache(maxsize=1024)
+def _mirrored(size: int, radius: int, device: torch.device) -> Tensor:
+    """Source index of every voxel of an axis that is mirrored at both ends."""
+    positions = np.arange(-radius, size + radius) % (2 * (size - 1))
+    return torch.from_numpy(np.minimum(positions, 2 * (size - 1) - positions)).to(device)
 
 
 class MultiplicativeBrightnessTransform(IntensityTransform):
@@ -251,10 +257,21 @@ class SimulateLowResolutionTransform(IntensityTransform):
         return channels
 
 
+@lru_cache(maxsize=1024)
 def nearest_exact(size: int, new_size: int, device: torch.device) -> Tensor:
     """Source index of every voxel when an axis is resized by nearest neighbour between voxel centres."""
     index = np.floor((np.arange(new_size) + 0.5) * (size / new_size)).astype(np.int64)
     return torch.from_numpy(np.minimum(index, size - 1)).to(device)
+
+
+@lru_cache(maxsize=1024)
+def _between_centres(size: int, new_size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of both neighbours of every voxel of a resized axis, and the weight of the second."""
+    position = ((np.arange(new_size) + 0.5) * (size / new_size) - 0.5).clip(0, size - 1)
+    lower = np.floor(position).astype(np.int64)
+    weight = (position - lower).astype(np.float32)
+    low, high, share = (torch.from_numpy(part) for part in (lower, np.minimum(lower + 1, size - 1), weight))
+    return low.to(device), high.to(device), share.to(device)
 
 
 def _upsample_linear(values: Tensor, axis: int, new_size: int) -> Tensor:
@@ -262,12 +279,9 @@ def _upsample_linear(values: Tensor, axis: int, new_size: int) -> Tensor:
     size = values.shape[axis]
     if size == new_size:
         return values
-    position = ((np.arange(new_size) + 0.5) * (size / new_size) - 0.5).clip(0, size - 1)
-    lower = np.floor(position).astype(np.int64)
-    weight = torch.from_numpy((position - lower).astype(np.float32)).to(values.device)
-    low = values.index_select(axis, torch.from_numpy(lower).to(values.device))
-    high = values.index_select(axis, torch.from_numpy(np.minimum(lower + 1, size - 1)).to(values.device))
-    return low.lerp_(high, weight.view([-1 if d == axis else 1 for d in range(values.ndim)]))
+    low, high, weight = _between_centres(size, new_size, values.device)
+    shape = [-1 if d == axis else 1 for d in range(values.ndim)]
+    return values.index_select(axis, low).lerp_(values.index_select(axis, high), weight.view(shape))
 
 
 class GammaTransform(IntensityTransform):

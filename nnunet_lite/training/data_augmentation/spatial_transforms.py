@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 from math import ceil, cos, floor, prod, sin
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from nnunet_lite.training.data_augmentation.transforms import Batch, Box, Params
 _PAD_LABEL = -1
 _MARGIN = 1e-3  # voxels; more than single precision loses at any patch size
 _SLAB_ON_CPU, _SLAB_ON_DEVICE = 2**16, 2**22  # voxels worked on at once: in cache on a CPU, in few kernels on a GPU
+_FEW = 2048  # voxels for which the number of steps matters more than their size
 _MIXED = torch.iinfo(torch.int16).min  # marks cells whose corners do not all have one label
 
 
@@ -181,11 +182,29 @@ class _Sampling(NamedTuple):
 
 
 class _Positions(NamedTuple):
-    """Flat index of the lower corner in the padded source, and the fraction towards the next voxel per axis."""
+    """Where a slab of output voxels lies in the padded source: flat index of the lower corner, and per axis the
+    fraction towards the next voxel and the lower corner's index (in the enlarged patch, counted from -2)."""
 
     base: Tensor
     fractions: list[Tensor]
-    nearest: Tensor
+    lower: list[Tensor]
+
+    def of(self, chosen: Tensor) -> _Positions:
+        """Those of a few voxels only."""
+        return _Positions(*(_select(part, chosen) for part in self))
+
+    def nearest(self, strides: list[int]) -> Tensor:
+        """Flat index of the nearest voxel; halfway between two it is the even one, as torch rounds."""
+        index = self.base.clone()
+        for fraction, lower, stride in zip(self.fractions, self.lower, strides, strict=True):
+            index += ((fraction > 0.5) | ((fraction == 0.5) & (lower % 2 == 1))) * stride
+        return index
+
+
+def _select(part: Any, chosen: Tensor) -> Any:
+    if isinstance(part, list):
+        return [one.index_select(0, chosen) for one in part]
+    return part.index_select(0, chosen)
 
 
 def resample(
@@ -213,12 +232,12 @@ def resample(
         span = slice(first * plane, last * plane)
         for channel, values in enumerate(images):
             if mode_image == "nearest":
-                new_image[channel, span] = values.index_select(0, where.nearest)
+                new_image[channel, span] = values.index_select(0, where.nearest(strides))
             else:
                 new_image[channel, span] = _interpolate(values, where, strides)
         for channel, values in enumerate(maps):
             if mode_seg == "nearest":
-                new_labels[channel, span] = values.index_select(0, where.nearest)
+                new_labels[channel, span] = values.index_select(0, where.nearest(strides))
             else:
                 new_labels[channel, span] = _largest_share(values, cells[channel], where, strides)
     return new_image, new_labels.to(labels.dtype)
@@ -229,24 +248,23 @@ def _positions(sampling: _Sampling, strides: list[int], first: int, last: int, d
     axes = len(sampling.output_size)
     offsets = []
     for axis, size in enumerate(sampling.output_size):
-        span = range(first, last) if axis == 0 else range(size)
-        values = torch.tensor([i - (size - 1) / 2 for i in span], dtype=torch.float32, device=device)
+        start, stop = (first, last) if axis == 0 else (0, size)
+        values = torch.arange(start, stop, dtype=torch.float32, device=device).sub_((size - 1) / 2)
         offsets.append(values.view([-1 if d == axis else 1 for d in range(axes)]))
-    base: Tensor | int = 0
-    nearest: Tensor | int = 0
-    fractions = []
+    base = None
+    fractions, lowers = [], []
     for axis, row in enumerate(sampling.matrix):
-        position = offsets[0] * float(row[0]) + sampling.centre[axis]
+        position = offsets[0] * float(row[0]) + (sampling.centre[axis] + 2)  # not negative: truncating is rounding down
         for other in range(1, axes):
             position = position + offsets[other] * float(row[other])
-        before = sampling.source_start[axis] - 2
-        position = position.flatten().clamp_(before, before + sampling.source_size[axis] + 2.999)
-        lower = position.floor()
-        nearest = nearest + (position.round().int() - before) * strides[axis]
-        fractions.append(position.sub_(lower))
-        base = base + (lower.int() - before) * strides[axis]
-    assert isinstance(base, Tensor) and isinstance(nearest, Tensor)
-    return _Positions(base, fractions, nearest)
+        start = sampling.source_start[axis]
+        position = position.flatten().clamp_(start, start + sampling.source_size[axis] + 2.999)
+        lower = position.int()
+        fractions.append(position.frac_())
+        lowers.append(lower)
+        base = (lower - start) * strides[axis] if base is None else base.add_(lower - start, alpha=strides[axis])
+    assert base is not None
+    return _Positions(base, fractions, lowers)
 
 
 def _corners(values: Tensor, index: Tensor, strides: list[int]) -> list[Tensor]:
@@ -278,18 +296,46 @@ def _largest_share(labels: Tensor, cells: Tensor, where: _Positions, strides: li
     """
     result = cells.index_select(0, where.base)
     mixed = (result == _MIXED).nonzero().squeeze(1)
-    if mixed.numel() == 0:
-        return result
-    corners = torch.stack(_corners(labels, where.base.index_select(0, mixed), strides))
-    fractions = [fraction.index_select(0, mixed) for fraction in where.fractions]
+    if mixed.numel() > 0:
+        result.index_copy_(0, mixed, _contest(labels, where.of(mixed), strides))
+    return result
+
+
+def _contest(labels: Tensor, where: _Positions, strides: list[int]) -> Tensor:
+    """`_largest_share` where corners differ. Mostly two labels meet, for which less work does, in more steps."""
+    corners = torch.stack(_corners(labels, where.base, strides))
+    weights = _corner_weights(where.fractions)
+    if corners.shape[1] < _FEW:
+        return _contest_of_several(corners, weights, labels.index_select(0, where.nearest(strides)))
+    low, high = corners.amin(0), corners.amax(0)
+    is_low, is_high = corners == low, corners == high
+    low_share = (is_low * weights).sum(0).mul_(1000).half()
+    high_share = (is_high * weights).sum(0).mul_(1000).half()
+    result = torch.where(high_share > low_share, high, low)
+    tied = (high_share == low_share).nonzero().squeeze(1)
+    if tied.numel() > 0:
+        result.index_copy_(0, tied, labels.index_select(0, where.of(tied).nearest(strides)))
+    several = (is_low | is_high).all(0).logical_not_().nonzero().squeeze(1)
+    if several.numel() > 0:
+        nearest = labels.index_select(0, where.of(several).nearest(strides))
+        winner = _contest_of_several(corners.index_select(1, several), weights.index_select(1, several), nearest)
+        result.index_copy_(0, several, winner)
+    return result
+
+
+def _contest_of_several(corners: Tensor, weights: Tensor, nearest: Tensor) -> Tensor:
+    """The same for any number of labels; corners and weights (4 or 8, N)."""
+    same = corners[:, None] == corners[None]
+    shares = (same * weights).sum(1).mul_(1000).half()
+    best = shares.amax(0)
+    smallest = torch.where(shares == best, corners, torch.iinfo(torch.int16).max).amin(0)
+    nearest_is_tied = ((corners == nearest) & (shares == best)).any(0)
+    return torch.where(nearest_is_tied, nearest, smallest)
+
+
+def _corner_weights(fractions: list[Tensor]) -> Tensor:
+    """Linear weights (4 or 8, N) of the corners, the last axis running fastest."""
     weights = [torch.ones_like(fractions[0])]
     for fraction in fractions:
         weights = [weight * side for weight in weights for side in (1 - fraction, fraction)]
-    same = corners[:, None] == corners[None]
-    shares = ((same * torch.stack(weights)).sum(1) * 1000).half()
-    best = shares.amax(0)
-    smallest = torch.where(shares == best, corners, torch.iinfo(torch.int16).max).amin(0)
-    nearest = labels.index_select(0, where.nearest.index_select(0, mixed))
-    nearest_is_tied = ((corners == nearest) & (shares == best)).any(0)
-    result[mixed] = torch.where(nearest_is_tied, nearest, smallest)
-    return result
+    return torch.stack(weights)

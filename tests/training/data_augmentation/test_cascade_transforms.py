@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nnunet_lite.training.data_augmentation.cascade_transforms import (
+    _OPERATIONS,
     ApplyRandomBinaryOperatorTransform,
     MoveSegAsOneHotToDataTransform,
     RemoveRandomConnectedComponentFromOneHotEncodingTransform,
@@ -74,6 +75,38 @@ def test_operators_on_a_cube_are_upstreams(operator: str, radius: float, count: 
     image[0, 4:11, 4:11, 4:11] = 1
     voxels = operate(image, operator, radius)[0].nonzero()
     assert (len(voxels), int(voxels.min()), int(voxels.max())) == (count, first, last)
+
+
+@pytest.mark.parametrize(
+    ("operator", "radius", "voxels"),
+    [
+        ("dilation", 1.1, {(11, 12), (12, 11), (12, 12)}),
+        ("closing", 1.53, {(13, 13)}),
+        ("erosion", 1.1, set()),
+        ("opening", 1.1, set()),
+        ("closing", 1.4, {(11, 11)}),
+    ],
+)
+def test_disks_off_their_centre_are_upstreams(operator: str, radius: float, voxels: set[tuple[int, ...]]) -> None:
+    image = torch.zeros(2, 25, 25)
+    image[0, 12, 12] = 1
+    assert {tuple(voxel) for voxel in operate(image, operator, radius)[0].nonzero().tolist()} == voxels
+
+
+@pytest.mark.parametrize("size", [(40, 44), (18, 20, 22)])
+def test_working_on_a_box_is_working_on_everything(size: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        image = torch.zeros(2, *size)
+        low = [int(rng.integers(0, n - 1)) for n in size]
+        box = tuple(slice(start, start + int(rng.integers(1, 9))) for start in low)
+        image[0][box] = (torch.rand(image[0][box].shape, generator=generator) < 0.8).float()
+        radius = float(rng.uniform(1, 8))
+        element = torch.from_numpy(structuring_element(radius, len(size)))
+        for name, whole in _OPERATIONS.items():
+            expected = whole(image[0] > 0, element)
+            assert torch.equal(operate(image, name, radius)[0] > 0, expected)
 
 
 def test_which_operators_are_drawn() -> None:
