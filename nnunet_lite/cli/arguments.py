@@ -297,6 +297,14 @@ ITERATIONS = Flag(
     help="training iterations per epoch, those of validation in proportion (default: the trainer's, 250)",
 )
 SEED = Flag("--seed", type=int, default=None, help="make batches and weights reproducible")
+PREVIOUS_STAGE_TRAINER = Flag(
+    "--previous-stage-trainer",
+    dest="previous_stage_trainer",
+    metavar="NAME",
+    default=None,
+    help="for the second stage of a cascade: trainer whose first stage it learns from, with its flags as in the "
+    "folder's name, for example nnUNetTrainer_e20 (default: the trainer and flags of this training)",
+)
 OVERWRITE = _switch("--overwrite", help="train again where a finished training lies, replacing it")
 
 # prediction

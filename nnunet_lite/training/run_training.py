@@ -15,6 +15,7 @@ from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.training import fold_folder, splits
 from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
+from nnunet_lite.training.previous_stage import take_previous_stage_from
 from nnunet_lite.utilities.device import resolve_device, set_num_threads
 from nnunet_lite.utilities.files import load_json
 from nnunet_lite.utilities.logging import logger
@@ -49,6 +50,7 @@ def run_training(
     seed: int | None = None,
     precision: str = "auto",
     overwrite: bool = False,
+    previous_stage_trainer: str | None = None,
 ) -> None:
     """Train one fold and validate it; the positional arguments are upstream's.
 
@@ -56,6 +58,7 @@ def run_training(
         epochs, iterations: other lengths than the trainer's; part of the output folder's name, as is `seed`.
         precision: auto, float32, bf16 or fp16.
         overwrite: train again where a finished training lies.
+        previous_stage_trainer: whose previous stage a cascade learns from, if not this trainer's.
 
     Raises:
         nnUNetError: anything a user can mend, before anything is written.
@@ -68,6 +71,8 @@ def run_training(
         dataset_name_or_id, configuration, fold, trainer_class_name, plans_identifier, device, continue_training
     )
     trainer.override(epochs, iterations, seed, precision)
+    if previous_stage_trainer is not None:
+        take_previous_stage_from(trainer, previous_stage_trainer)
     trainer.disable_checkpointing = disable_checkpointing or trainer.disable_checkpointing
     set_num_threads(device)
     torch.backends.cudnn.benchmark = device.type == "cuda"

@@ -176,7 +176,7 @@ class nnUNetTrainer(TrainingModel):
         """What this training differs in from another of the same plans."""
         names = ("initial_lr", "weight_decay", "oversample_foreground_percent", "probabilistic_oversampling")
         lengths = ("num_iterations_per_epoch", "num_val_iterations_per_epoch", "num_epochs")
-        others = ("enable_deep_supervision", "batch_size", "precision", "seed")
+        others = ("enable_deep_supervision", "batch_size", "precision", "seed", "previous_stage_trainer")
         return {name: getattr(self, name) for name in names + lengths + others}
 
     def plot_network_architecture(self) -> None:

@@ -24,6 +24,7 @@ from nnunet_lite.training.data_loader import nnUNetDataLoader
 from nnunet_lite.training.logging.log_file import append_line
 from nnunet_lite.training.loss import deep_supervision
 from nnunet_lite.training.online_evaluation import StepOutput
+from nnunet_lite.training.previous_stage import require_previous_stage
 from nnunet_lite.training.trainer_state import stream_seed
 from nnunet_lite.utilities.distributed import world_size
 from nnunet_lite.utilities.logging import logger
@@ -39,6 +40,7 @@ class TrainingData:
     num_val_iterations_per_epoch: int = 50
     enable_deep_supervision: bool = True
     seed: int | None = None
+    previous_stage_trainer: str | None = None
 
     batch_size: int
     is_ddp: bool
@@ -154,6 +156,7 @@ class TrainingData:
         for dataset in datasets:
             if isinstance(dataset, nnUNetBaseDataset):  # a user's may be of another kind
                 dataset.require_complete()
+        require_previous_stage(self, keys[0] + keys[1])
         return datasets[0], datasets[1]
 
     def get_dataloaders(self) -> tuple[Any, Any]:
