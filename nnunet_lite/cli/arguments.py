@@ -338,7 +338,9 @@ PREDICTION_EXPORT = Flag(
     help="export processes, 0: in this one (default: %(default)s)",
 )
 PREVIOUS_STAGE = Flag(
-    "-prev_stage_predictions", default=None, help="folder with the previous stage's predictions (cascade)"
+    "-prev_stage_predictions",
+    default=None,
+    help="cascade: folder with the previous stage's predictions (default: they are predicted first)",
 )
 NUM_PARTS = Flag("-num_parts", type=int, default=1, help="number of calls that share the work (default: %(default)s)")
 PART_ID = Flag("-part_id", type=int, default=0, help="number of this call, from 0 (default: %(default)s)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.training import fold_folder, splits
 from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
-from nnunet_lite.training.previous_stage import take_previous_stage_from
+from nnunet_lite.training.previous_stage import require_previous_stage, take_previous_stage_from
 from nnunet_lite.utilities.device import resolve_device, set_num_threads
 from nnunet_lite.utilities.files import load_json
 from nnunet_lite.utilities.logging import logger
@@ -146,9 +147,13 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
             f"{folder} holds a finished training; validate it with --val, repeat its end with --c, "
             "or train again with --overwrite"
         )
+    if trainer.is_cascaded:
+        training, validation = trainer.do_split()
+        require_previous_stage(trainer, training + validation)
     trainer.initialize()
     if start.pretrained_weights is not None:
-        load_pretrained_weights(trainer.network, start.pretrained_weights)
+        log = partial(trainer.print_to_log_file, also_print_to_console=False, add_timestamp=False)
+        load_pretrained_weights(trainer.network, start.pretrained_weights, log=log)
     earlier = fold_folder.set_aside(folder)
     if earlier:
         logger.warning(

@@ -55,7 +55,7 @@ def write_dataset(preprocessed: Path, labels: dict[str, Any] | None = None, seve
 def make(configuration: str, fold: int | str, name: str = "nnUNetTrainer", **flags: Any) -> nnUNetTrainer:
     """A trainer of one iteration."""
     trainer = get_trainer_from_args(tiny_training.NAME, configuration, fold, name, device=torch.device("cpu"))
-    trainer.override(epochs=1, iterations=1, **{"seed": 1, **flags})
+    trainer.override(epochs=1, iterations=1, **{"seed": 1, "precision": "float32", **flags})
     return trainer
 
 
