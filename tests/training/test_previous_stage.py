@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import Folders
 from helpers import cascade_training, tiny_training
-from helpers.cascade_training import CASCADE, LOWRES, make, train
+from helpers.cascade_training import CASCADE, LABELS_AND_IGNORE, LOWRES, REGIONS, REGIONS_AND_IGNORE, make, train
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.models.checkpoint import load_checkpoint
@@ -115,3 +115,28 @@ def test_the_previous_stage_of_another_trainer(dataset: Path) -> None:
 def test_no_previous_stage_to_take(dataset: Path) -> None:
     with pytest.raises(ArgumentError, match="3d_fullres has no previous stage"):
         take_previous_stage_from(make("3d_fullres", 0), "nnUNetTrainer")
+
+
+@pytest.mark.parametrize(
+    ("labels", "references"),
+    [
+        (REGIONS, {"(1, 2)": 222, "2": 72}),
+        (LABELS_AND_IGNORE, {"1": 90, "2": 48}),
+        (REGIONS_AND_IGNORE, {"(1, 2)": 138, "2": 48}),
+    ],
+    ids=["regions", "ignore", "both"],
+)
+def test_modes_of_a_cascade(
+    nnunet_folders: Folders, monkeypatch: pytest.MonkeyPatch, labels: Any, references: dict[str, int]
+) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    evaluate = validation.compute_metrics_on_folder
+    monkeypatch.setattr(validation, "compute_metrics_on_folder", partial(evaluate, num_processes=0))
+    cascade_training.write_dataset(nnunet_folders.preprocessed, labels)
+    _predict_all(nnunet_folders.results, PART)
+    trainer = train(CASCADE, 0)
+    assert trainer.num_input_channels == 3, "one per label, with regions too"
+    summary = json.loads(Path(trainer.output_folder, "validation", "summary.json").read_text())
+    (first, *_) = summary["metric_per_case"]
+    counts = {label: values["n_ref"] for label, values in first["metrics"].items()}
+    assert counts == references, "voxels in slices to be ignored do not count"
