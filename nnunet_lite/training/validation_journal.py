@@ -43,6 +43,12 @@ class FinishedOutputs:
         state = _state(files)
         return state is not None and _key(case, output, signature, state) in self._known
 
+    def wrote(self, case: str, output: str, files: Sequence[Path]) -> bool:
+        """Whether these files were written by this fold, with whatever weights."""
+        state = _state(files)
+        tail = None if state is None else _key(case, output, "", state)[3]
+        return any((key[0], key[1], key[3]) == (case, output, tail) for key in self._known)
+
     def add(self, case: str, output: str, signature: str, files: Sequence[Path]) -> None:
         """Note an output whose files are complete."""
         state = _state(files)

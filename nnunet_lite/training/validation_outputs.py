@@ -74,6 +74,7 @@ class ValidationOutputs:
         self.folder.mkdir(parents=True, exist_ok=True)
         for folder in (self.folder, *(self._next_stage_folder(name) for name in self._next_stages)):
             remove_half_written(folder, self.mine)
+        self._kept: list[str] = []  # cases whose file for a next stage is of another fold
         self._finished = FinishedOutputs(Path(trainer.output_folder), part)
         configuration = trainer.configuration_manager.configuration
         self._settings = settings_signature(
@@ -89,11 +90,9 @@ class ValidationOutputs:
     def missing(self) -> dict[str, list[str]]:
         """Case -> outputs that are not there, or were made with other weights or from other data."""
         missing: dict[str, list[str]] = {}
+        self._kept = []
         for key in self.mine:
-            stages = [name for name, stage in self._next_stages.items() if key in stage.identifiers]
-            for name in self._next_stages.keys() - stages:
-                where = self._next_stages[name].folder
-                self._trainer.print_to_log_file(f"Nothing predicted for {name} of {key}: not preprocessed in {where}")
+            stages = [name for name in self._next_stages if self._is_wanted_by(name, key)]
             left = [
                 output
                 for output in (*self._wanted, *stages)
@@ -101,7 +100,24 @@ class ValidationOutputs:
             ]
             if left:
                 missing[key] = left
+        if self._kept:
+            self._say(f"{len(self._kept)} predictions for next stages are kept: their folds had not seen these cases")
         return missing
+
+    def _is_wanted_by(self, name: str, key: str) -> bool:
+        """Whether a next stage needs this case; fold `all` has seen it in training, so leaves other folds' work."""
+        stage = self._next_stages[name]
+        if key not in stage.identifiers:
+            self._say(f"Nothing predicted for {name} of {key}: it is not preprocessed in {stage.folder}")
+            return False
+        files = self._files(key, name)
+        if self._trainer.fold != "all" or not files[0].is_file() or self._finished.wrote(key, name, files):
+            return True
+        self._kept.append(key)
+        return False
+
+    def _say(self, line: str) -> None:
+        self._trainer.print_to_log_file(line)
 
     def export_of(self, key: str, outputs: Sequence[str]) -> CaseExport:
         """What a worker needs to write these outputs."""
@@ -146,7 +162,7 @@ class ValidationOutputs:
                 folder = os.path.join(trainer.preprocessed_dataset_folder_base, identifier)
                 dataset_class = infer_dataset_class(folder)
             except nnUNetError as error:  # this stage's own results must not be lost for that
-                trainer.print_to_log_file(f"Nothing predicted for {name}: {error}; --val then makes what is missing")
+                self._say(f"Nothing predicted for {name}: {error}; --val then makes what is missing")
                 continue
             stages[name] = NextStage(folder, dataset_class, frozenset(dataset_class.get_identifiers(folder)))
         return stages

@@ -53,7 +53,9 @@ def _run(page: str, dataset: str = "4") -> list[str]:
             if command == "nnUNetv2_preprocess":  # the dataset is written as preprocessed
                 continue
             commands.append(line)
-            succeed(command, *[dataset if word == "4" else word for word in arguments], *QUICK[command])
+            place = arguments.index("-d") + 1 if "-d" in arguments else 0
+            arguments[place] = dataset
+            succeed(command, *arguments, *QUICK[command])
     return commands
 
 

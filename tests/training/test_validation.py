@@ -175,6 +175,25 @@ def test_next_stage_that_is_not_preprocessed_is_passed_over(nnunet_folders: Fold
     assert [file.name for file in made.iterdir()] == [f"{VALIDATED[1]}.b2nd"]
 
 
+def test_fold_all_leaves_predictions_of_cases_that_others_have_not_seen(nnunet_folders: Folders) -> None:
+    cascade_training.write_dataset(nnunet_folders.preprocessed)
+    fold = train(LOWRES, 0)
+    folder = Path(fold.output_folder_base, "predicted_next_stage", CASCADE)
+    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert len(before) == 2
+    last = train(LOWRES, "all")
+    assert len(list(folder.iterdir())) == 5
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert "2 predictions for next stages are kept" in Path(last.log_file).read_text()
+    with torch.no_grad():
+        next(iter(last.network.parameters())).add_(0.1)
+    own = folder / f"{tiny_training.CASES[0]}.b2nd"
+    first = own.stat().st_mtime_ns
+    last.perform_actual_validation()
+    assert own.stat().st_mtime_ns != first, "its own it makes anew"
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
 def _die(*arguments: Any) -> None:
     os.kill(os.getpid(), 9)
 
