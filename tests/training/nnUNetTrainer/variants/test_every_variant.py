@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Folders
-from helpers import cascade_training
+from helpers import cascade_training, tiny_training
 from helpers.cascade_training import LABELS_AND_IGNORE, REGIONS, REGIONS_AND_IGNORE
 
 from nnunet_lite.extensions import find_class, known_names
@@ -137,3 +137,15 @@ def test_losses_with_regions_and_ignore_label(nnunet_folders: Folders, labels: A
     cascade_training.write_dataset(nnunet_folders.preprocessed, labels)
     for name in names:
         _check(cascade_training.make("2d", 0, name))
+
+
+@pytest.mark.parametrize(("configuration", "axes"), [("2d", 2), ("3d_fullres", 3)])
+def test_residual_encoder(make: Any, configuration: str, axes: int) -> None:
+    architecture = tiny_training.plans()["configurations"][configuration]["architecture"]
+    arguments = architecture["arch_kwargs"]
+    arguments["n_blocks_per_stage"] = arguments.pop("n_conv_per_stage")
+    name = architecture["network_class_name"].replace("PlainConvUNet", "ResidualEncoderUNet")
+    trainer = make("nnUNetTrainer", configuration, architecture={**architecture, "network_class_name": name})
+    _check(trainer)
+    assert type(trainer.network).__name__ == "ResidualEncoderUNet"
+    assert trainer.network.encoder.stem.convs[0].conv.weight.ndim == axes + 2
