@@ -15,6 +15,7 @@ import torch
 
 from nnunet_lite.configuration import usable_processes
 from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder
+from nnunet_lite.exceptions import NumericalError
 from nnunet_lite.inference.data_iterators import ModelDocuments, hand_over
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_lite.plans.label_manager import convert_labelmap_to_one_hot
@@ -84,7 +85,10 @@ def _predict_cases(trainer: Any, predictor: nnUNetPredictor, outputs: Validation
             trainer.print_to_log_file(f"predicting {key} ({number} of {len(missing)})")
             data, _, seg_prev, properties = dataset.load_case(key)
             image = _with_previous_stage(np.asarray(data[:]), seg_prev, trainer)
-            logits = predictor.predict_sliding_window_return_logits(image).cpu().numpy()
+            try:
+                logits = predictor.predict_sliding_window_return_logits(image).cpu().numpy()
+            except NumericalError as error:
+                raise NumericalError(f"{key}: {error}") from error
             exports.submit(key, logits, properties, wanted)
         exports.wait()
 

@@ -17,7 +17,7 @@ from conftest import Folders
 from helpers import cascade_training, tiny_training
 from helpers.cascade_training import CASCADE, LOWRES, NEXT_STAGES, REGIONS, train
 
-from nnunet_lite.exceptions import WorkerError
+from nnunet_lite.exceptions import NumericalError, WorkerError
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_lite.training import validation
 
@@ -192,6 +192,16 @@ def test_fold_all_leaves_predictions_of_cases_that_others_have_not_seen(nnunet_f
     last.perform_actual_validation()
     assert own.stat().st_mtime_ns != first, "its own it makes anew"
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_numbers_that_go_wrong_name_the_case(nnunet_folders: Folders) -> None:
+    tiny_training.write_dataset(nnunet_folders.preprocessed)
+    trainer = cascade_training.make("2d", 0)
+    trainer.initialize()
+    with torch.no_grad():
+        next(iter(trainer.network.parameters())).fill_(float("nan"))
+    with pytest.raises(NumericalError, match=r"^case_\d: the network put out NaN"):
+        trainer.perform_actual_validation()
 
 
 def _die(*arguments: Any) -> None:
