@@ -16,9 +16,11 @@ import torch
 from conftest import Folders
 from helpers import cascade_training, tiny_training
 from helpers.cascade_training import CASCADE, LOWRES, NEXT_STAGES, REGIONS, train
+from helpers.commands import succeed
 
 from nnunet_lite.exceptions import NumericalError, WorkerError
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
+from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint
 from nnunet_lite.training import validation
 
 VALIDATED = tiny_training.CASES[3:]
@@ -192,6 +194,26 @@ def test_fold_all_leaves_predictions_of_cases_that_others_have_not_seen(nnunet_f
     last.perform_actual_validation()
     assert own.stat().st_mtime_ns != first, "its own it makes anew"
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_best_checkpoint_and_probabilities_by_the_command(
+    nnunet_folders: Folders, predicted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnunet_lite.training.run_training.set_num_threads", lambda _: None)
+    tiny_training.write_dataset(nnunet_folders.preprocessed)
+    flags = (tiny_training.NAME, "2d", 0, "-device", "cpu", "--precision", "float32", "--epochs", 1, "--iterations", 1)
+    succeed("nnUNetv2_train", *flags, "--seed", 1)
+    (fold,) = nnunet_folders.results.rglob("fold_0")
+    best = load_checkpoint(fold / "checkpoint_best.pth")
+    best["network_weights"] = {name: tensor + 0.1 for name, tensor in best["network_weights"].items()}
+    save_checkpoint(best, fold / "checkpoint_best.pth")
+    succeed("nnUNetv2_train", *flags, "--seed", 1, "--val")
+    assert len(predicted) == 1
+    succeed("nnUNetv2_train", *flags, "--seed", 1, "--val", "--val_best", "--npz")
+    assert len(predicted) == 2
+    assert len(list((fold / "validation").glob("*.npz"))) == 1
+    succeed("nnUNetv2_train", *flags, "--seed", 1, "--val")
+    assert len(predicted) == 3, "the final weights again, in the same folder"
 
 
 def test_numbers_that_go_wrong_name_the_case(nnunet_folders: Folders) -> None:
