@@ -301,6 +301,14 @@ ITERATIONS = Flag(
     help="training iterations per epoch, those of validation in proportion (default: the trainer's, 250)",
 )
 SEED = Flag("--seed", type=int, default=None, help="make batches and weights reproducible")
+PREVIOUS_STAGE_TRAINER = Flag(
+    "--previous-stage-trainer",
+    dest="previous_stage_trainer",
+    metavar="NAME",
+    default=None,
+    help="for the second stage of a cascade: trainer whose first stage it learns from, with its flags as in the "
+    "folder's name, for example nnUNetTrainer_e20 (default: the trainer and flags of this training)",
+)
 OVERWRITE = _switch("--overwrite", help="train again where a finished training lies, replacing it")
 
 # prediction
@@ -334,7 +342,9 @@ PREDICTION_EXPORT = Flag(
     help="export processes, 0: in this one (default: %(default)s)",
 )
 PREVIOUS_STAGE = Flag(
-    "-prev_stage_predictions", default=None, help="folder with the previous stage's predictions (cascade)"
+    "-prev_stage_predictions",
+    default=None,
+    help="cascade: folder with the previous stage's predictions (default: they are predicted first)",
 )
 NUM_PARTS = Flag("-num_parts", type=int, default=1, help="number of calls that share the work (default: %(default)s)")
 PART_ID = Flag("-part_id", type=int, default=0, help="number of this call, from 0 (default: %(default)s)")

@@ -6,9 +6,14 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_lite.cli import arguments as flags
 from nnunet_lite.cli.arguments import command, make_parser
+from nnunet_lite.exceptions import ArgumentError
+
+if TYPE_CHECKING:
+    from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 
 _COMMON = (
     flags.STEP_SIZE,
@@ -74,6 +79,35 @@ def predict_from_modelfolder_entry(argv: Sequence[str] | None = None) -> None:
 
 def _predict(args: argparse.Namespace, model_folder: str | Path, num_parts: int = 1, part_id: int = 0) -> None:
     """What both commands do."""
+    predictor = _predictor(args, model_folder)
+    previous = args.prev_stage_predictions
+    stage = predictor.configuration_manager.previous_stage_name
+    if stage is not None and previous is None:
+        previous = _predict_previous_stage(args, model_folder, stage, predictor.dataset_json["file_ending"], num_parts)
+    _predict_files(args, predictor, args.o, args.save_probabilities, previous, num_parts, part_id)
+
+
+def _predict_previous_stage(
+    args: argparse.Namespace, model_folder: str | Path, stage: str, file_ending: str, num_parts: int
+) -> Path:
+    """Predict with the first stage of a cascade, into a folder inside the output folder, which is returned."""
+    from nnunet_lite.inference.previous_stage import find_previous_stage, previous_stage_output
+    from nnunet_lite.utilities.logging import logger
+
+    model = find_previous_stage(model_folder, stage, args.f, args.chk)
+    if num_parts > 1:
+        raise ArgumentError(
+            f"-num_parts {num_parts}: predict the images with {stage} first, then name that folder with "
+            "-prev_stage_predictions"
+        )
+    output = previous_stage_output(args.o, file_ending, stage)
+    logger.info("First stage of the cascade: %s, predictions go to %s", model, output)
+    _predict_files(args, _predictor(args, model), output, False, None, 1, 0)
+    return output
+
+
+def _predictor(args: argparse.Namespace, model_folder: str | Path) -> nnUNetPredictor:
+    """A predictor of a model, as the flags say."""
     from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
     from nnunet_lite.utilities.device import resolve_device, set_num_threads
     from nnunet_lite.utilities.memory import parse_size
@@ -93,14 +127,26 @@ def _predict(args: argparse.Namespace, model_folder: str | Path, num_parts: int 
         max_ram=None if args.max_ram is None else parse_size(args.max_ram),
     )
     predictor.initialize_from_trained_model_folder(model_folder, args.f, args.chk)
+    return predictor
+
+
+def _predict_files(
+    args: argparse.Namespace,
+    predictor: nnUNetPredictor,
+    output: str | Path,
+    save_probabilities: bool,
+    previous: str | Path | None,
+    num_parts: int,
+    part_id: int,
+) -> None:
     predictor.predict_from_files(
         args.i,
-        args.o,
-        args.save_probabilities,
+        output,
+        save_probabilities,
         not args.continue_prediction,
         args.npp,
         args.nps,
-        args.prev_stage_predictions,
+        previous,
         num_parts,
         part_id,
     )

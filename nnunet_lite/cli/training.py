@@ -40,6 +40,7 @@ def train_entry(argv: Sequence[str] | None = None) -> None:
         arguments.ITERATIONS,
         arguments.SEED,
         arguments.OVERWRITE,
+        arguments.PREVIOUS_STAGE_TRAINER,
     )
     args = parser.parse_args(argv)
 
@@ -67,6 +68,7 @@ def train_entry(argv: Sequence[str] | None = None) -> None:
             seed=args.seed,
             precision=args.precision,
             overwrite=args.overwrite,
+            previous_stage_trainer=args.previous_stage_trainer,
         )
     except TrainingInterrupted as stop:
         print(f"Go on with the same command and {stop.flag}")

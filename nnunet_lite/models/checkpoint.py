@@ -154,6 +154,9 @@ def _refusal(path: Path, error: Exception) -> str:
             f"{path} asks for {forbidden.group(1)}, which no checkpoint needs and which could run code: it was not "
             "loaded; get the file from a source you trust, or train anew"
         )
+    with path.open("rb") as file:
+        if re.match(rb"\s*<(!doctype html|html|\?xml)", file.read(64), re.IGNORECASE):
+            return f"{path} is a web page, not a checkpoint; download the file itself, not the page that links to it"
     size = path.stat().st_size
     return f"{path} ({size} bytes) is no checkpoint, or a damaged one; delete it or restore it from a copy"
 

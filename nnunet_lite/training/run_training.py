@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from nnunet_lite.training.distributed_launch import in_processes
 from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
 from nnunet_lite.training.pretraining_choice import PretrainingChoice, require_pretrained_trainer
+from nnunet_lite.training.previous_stage import require_previous_stage, take_previous_stage_from
 from nnunet_lite.utilities.device import resolve_device, set_num_threads
 from nnunet_lite.utilities.distributed import rank
 from nnunet_lite.utilities.files import load_json
@@ -53,6 +55,7 @@ def run_training(
     seed: int | None = None,
     precision: str = "auto",
     overwrite: bool = False,
+    previous_stage_trainer: str | None = None,
     pretraining: PretrainingChoice | None = None,
 ) -> None:
     """Train one fold and validate it; the positional arguments are upstream's.
@@ -63,6 +66,7 @@ def run_training(
         epochs, iterations: other lengths than the trainer's; part of the output folder's name, as is `seed`.
         precision: auto, float32, bf16 or fp16.
         overwrite: train again where a finished training lies.
+        previous_stage_trainer: whose previous stage a cascade learns from, if not this trainer's.
         pretraining: of nnUNetv2_train_pretrained; the trainer must be one of those that start from a pretraining.
 
     Raises:
@@ -77,6 +81,8 @@ def run_training(
         pretraining=pretraining,
     )
     trainer.override(epochs, iterations, seed, precision)
+    if previous_stage_trainer is not None:
+        take_previous_stage_from(trainer, previous_stage_trainer)
     trainer.disable_checkpointing = disable_checkpointing or trainer.disable_checkpointing
     set_num_threads(device)
     torch.backends.cudnn.benchmark = device.type == "cuda"
@@ -155,9 +161,13 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
             f"{folder} holds a finished training; validate it with --val, repeat its end with --c, "
             "or train again with --overwrite"
         )
+    if trainer.is_cascaded:
+        training, validation = trainer.do_split()
+        require_previous_stage(trainer, training + validation)
     trainer.initialize()
     if start.pretrained_weights is not None:
-        load_pretrained_weights(trainer.network, start.pretrained_weights)
+        log = partial(trainer.print_to_log_file, also_print_to_console=False, add_timestamp=False)
+        load_pretrained_weights(trainer.network, start.pretrained_weights, log=log)
     earlier = fold_folder.set_aside(folder) if rank() == 0 else []
     if earlier:
         logger.warning(

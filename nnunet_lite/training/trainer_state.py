@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from nnunet_lite.exceptions import CheckpointError
 from nnunet_lite.models.checkpoint import Checkpoint, load_weights, unwrap
 from nnunet_lite.training.online_evaluation import StepOutput
+from nnunet_lite.training.previous_stage import take_previous_stage_from
 from nnunet_lite.version import __version__
 
 _SPEED_ONLY = ("fused", "foreach")  # how an optimizer computes, not what
@@ -125,6 +126,9 @@ def restore_training_state(trainer: Any, checkpoint: Checkpoint, source: str) ->
     if trainer.grad_scaler is not None and checkpoint.get("grad_scaler_state"):
         trainer.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
     own = checkpoint.get("nnunet_lite", {})
+    previous = own.get("hyperparameters", {}).get("previous_stage_trainer")
+    if previous is not None and trainer.previous_stage_trainer is None:
+        take_previous_stage_from(trainer, previous)
     trainer.seed = own.get("seed", trainer.seed)
     trainer.epoch_outputs = unpack_outputs(own.get("train_outputs", {}), own.get("iterations_done", 0))
     restore_random_states(own.get("random_states", {}), trainer.device)

@@ -191,6 +191,7 @@ UPSTREAM: dict[str, list[tuple[Any, ...]]] = {
 }
 
 PARTS = {"-num_parts", "-part_id"}  # spelled as upstream spells them for prediction
+_TRAINING = {"--epochs", "--iterations", "--seed", "--precision", "--overwrite"}
 OURS: dict[str, set[str]] = {  # long flags whose defaults change nothing
     "planning:extract_fingerprint_entry": {"--max-ram", *PARTS},
     "planning:plan_experiment_entry": {"--dry-run"},
@@ -199,8 +200,8 @@ OURS: dict[str, set[str]] = {  # long flags whose defaults change nothing
     "planning:move_plans_between_datasets_entry": {"--overwrite"},
     "planning:preprocess_like_nnssl_entry": set(),
     "planning:plan_like_dynamic_entry": set(),
-    "training:train_entry": {"--epochs", "--iterations", "--seed", "--precision", "--overwrite"},
-    "pretrained_training:train_pretrained_entry": {"--epochs", "--iterations", "--seed", "--precision", "--overwrite"},
+    "training:train_entry": {*_TRAINING, "--previous-stage-trainer"},
+    "pretrained_training:train_pretrained_entry": _TRAINING,
     "inference:predict_entry": {"--precision", "--max-ram"},
     "inference:predict_from_modelfolder_entry": {"--c", "--precision", "--max-ram"},
     "evaluation:evaluate_folder_entry": set(),

@@ -193,7 +193,7 @@ class nnUNetTrainer(TrainingModel):
         """What this training differs in from another of the same plans."""
         names = ("initial_lr", "weight_decay", "oversample_foreground_percent", "probabilistic_oversampling")
         lengths = ("num_iterations_per_epoch", "num_val_iterations_per_epoch", "num_epochs")
-        others = ("enable_deep_supervision", "batch_size", "precision", "seed")
+        others = ("enable_deep_supervision", "batch_size", "precision", "seed", "previous_stage_trainer")
         values = {name: getattr(self, name) for name in names + lengths + others}
         if self.batch_share is not None and self._oversampling_of_all is not None:  # what all ranks have in common
             values |= {"batch_size": self.batch_share.whole, "oversample_foreground_percent": self._oversampling_of_all}

@@ -24,6 +24,7 @@ from nnunet_lite.training.data_loader import nnUNetDataLoader
 from nnunet_lite.training.logging.log_file import append_line
 from nnunet_lite.training.loss import deep_supervision
 from nnunet_lite.training.online_evaluation import StepOutput
+from nnunet_lite.training.previous_stage import require_previous_stage
 from nnunet_lite.training.prompt_batches import PromptBatchIterator
 from nnunet_lite.training.trainer_state import stream_seed
 from nnunet_lite.utilities.distributed import world_size
@@ -42,6 +43,7 @@ class TrainingData:
     seed: int | None = None
     channels_last: bool | None = None  # None: where measured faster, which is on a CPU
     batch_share: BatchShare | None = None  # filled by initialize; a user's own may not
+    previous_stage_trainer: str | None = None
 
     batch_size: int
     is_ddp: bool
@@ -157,6 +159,7 @@ class TrainingData:
         for dataset in datasets:
             if isinstance(dataset, nnUNetBaseDataset):  # a user's may be of another kind
                 dataset.require_complete()
+        require_previous_stage(self, keys[0] + keys[1])
         return datasets[0], datasets[1]
 
     def get_dataloaders(self) -> tuple[Any, Any]:

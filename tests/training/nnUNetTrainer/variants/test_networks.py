@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from nnunet_lite.exceptions import PlansError
+from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,56 @@ def test_no_deep_supervision(make: Any) -> None:
     trainer.override(epochs=1, iterations=1, seed=0)
     trainer.run_training()
     assert isinstance(trainer.network(torch.zeros(1, 1, 8, 8, 8)), torch.Tensor)
+
+
+OLD_AND_NEW = '''
+import torch
+from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+class Single(torch.nn.Conv3d):
+    """One convolution without deep supervision."""
+
+    def __init__(self, channels, heads):
+        super().__init__(channels, heads, 3, padding=1)
+
+
+class OldTrainer(nnUNetTrainer):
+    enable_deep_supervision = False
+
+    @staticmethod
+    def build_network_architecture(architecture_class_name, arch_init_kwargs, arch_init_kwargs_req_import,
+                                   num_input_channels, num_output_channels, enable_deep_supervision=True):
+        assert "PlainConvUNet" in architecture_class_name and "conv_op" in arch_init_kwargs_req_import
+        return Single(num_input_channels, num_output_channels)
+
+    def set_deep_supervision_enabled(self, enabled):
+        pass
+
+
+class NewTrainer(OldTrainer):
+    @staticmethod
+    def build_network_architecture(plans_manager, configuration_manager, num_input_channels, num_output_channels,
+                                   enable_deep_supervision=True):
+        assert configuration_manager.patch_size == [8, 8, 8]
+        return Single(num_input_channels, num_output_channels)
+'''
+
+
+@pytest.mark.parametrize("name", ["OldTrainer", "NewTrainer"])
+def test_both_forms_of_building_a_network(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "networks.py").write_text(OLD_AND_NEW)
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "mine"))
+    trainer = make(name)
+    trainer.override(epochs=1, iterations=1, seed=1, precision="float32")
+    if name == "OldTrainer":
+        with pytest.warns(DeprecationWarning, match="without plans_manager"):
+            trainer.initialize()
+    trainer.run_training()
+    predictor = nnUNetPredictor(device="cpu", allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(trainer.output_folder_base, 0)
+    assert type(predictor.network).__name__ == "Single"
+    assert predictor.predict_logits_from_preprocessed_data(torch.zeros(1, 8, 8, 8)).shape == (3, 8, 8, 8)
