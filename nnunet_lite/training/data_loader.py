@@ -18,6 +18,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.training import activity
 from nnunet_lite.training.data_augmentation.transforms import (
     Batch,
     Params,
@@ -25,7 +26,7 @@ from nnunet_lite.training.data_augmentation.transforms import (
     Source,
     Transform,
     collate,
-    seed_global_generators,
+    seeded_global_generators,
 )
 from nnunet_lite.utilities.arrays import crop_and_pad
 from nnunet_lite.utilities.logging import logger
@@ -196,9 +197,12 @@ class nnUNetDataLoader:
 
     @torch.no_grad()
     def augment(self, raw: RawBatch, device: torch.device | None = None) -> dict[str, Any]:
-        """Apply the transforms to a batch: sample by sample on the CPU, all at once on another device."""
-        on_device = device is not None and device.type != "cpu" and isinstance(self.transforms, Transform)
-        if on_device:
+        """Apply the transforms to a batch: sample by sample where it lies, or all at once on a device.
+
+        A pipeline on a device holds, beside what it is given and returns, at most about four times the largest tensor
+        of the batch (one transform's copies) and 1 GiB (the resampling of one slab of 2**22 voxels).
+        """
+        if device is not None and isinstance(self.transforms, Transform):
             sources = [
                 source._replace(
                     image=source.image.to(device, non_blocking=True),
@@ -217,6 +221,7 @@ class nnUNetDataLoader:
 
     def _apply(self, sources: list[Source], params: list[Params], keys: list[str]) -> Batch:
         self.current_key = ", ".join(keys)
+        activity.note("transforming", self.current_key)
         if isinstance(self.transforms, Transform):
             return self.transforms.apply_to_sources(sources, params)
         if self.transforms is None:
@@ -226,8 +231,8 @@ class nnUNetDataLoader:
             )
         results = []
         for source, seed in zip(sources, params, strict=True):
-            seed_global_generators(seed)
-            results.append(self.transforms(image=source.image, segmentation=source.segmentation))
+            with seeded_global_generators(seed):
+                results.append(self.transforms(image=source.image, segmentation=source.segmentation))
         return collate([Batch(result["image"], result["segmentation"]) for result in results])
 
     def _generators(self, epoch: int, index: int) -> list[Generator]:
@@ -245,6 +250,7 @@ class nnUNetDataLoader:
 
     def _read_sample(self, key: str, position: int, rng: Generator) -> tuple[Source, Params]:
         self.current_key = key
+        activity.note("reading", key)
         if self.probabilistic_oversampling:
             forced = bool(rng.uniform() < self.oversample_foreground_percent)
         else:

@@ -16,7 +16,7 @@ import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
 from nnunet_lite.exceptions import ArgumentError, WorkerError
-from nnunet_lite.training.batch_workers import BatchIterator
+from nnunet_lite.training.batch_iterator import BatchIterator
 from nnunet_lite.training.data_augmentation.augmentation_geometry import configure_augmentation
 from nnunet_lite.training.data_augmentation.pipelines import get_training_transforms, get_validation_transforms
 from nnunet_lite.training.data_augmentation.transforms import ComposeTransforms
@@ -189,7 +189,7 @@ def test_batches_do_not_depend_on_how_they_are_made() -> None:
 
 
 def test_large_batches_go_through_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnunet_lite.training.batch_workers._slot_bytes", lambda plan: 64)
+    monkeypatch.setattr("nnunet_lite.training.worker_processes.slot_bytes", lambda plan: 64)
     with BatchIterator(default_loader(), 1) as batches:
         assert equal(next(batches), default_loader().generate_batch(0, 0))
 

@@ -16,7 +16,7 @@ from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunet_lite.training import splits
 from nnunet_lite.training.batch_distribution import share_of_batch
-from nnunet_lite.training.batch_workers import BatchIterator
+from nnunet_lite.training.batch_iterator import BatchIterator
 from nnunet_lite.training.cpu_speed import channels_last
 from nnunet_lite.training.data_augmentation import pipelines
 from nnunet_lite.training.data_augmentation.augmentation_geometry import AugmentationGeometry, configure_augmentation
