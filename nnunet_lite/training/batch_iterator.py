@@ -108,7 +108,12 @@ class BatchIterator:
         """The batch that comes next and where it is, for a message while it is waited for."""
         return f"{self._plan.describe(self._next)}: {self._maker.doing(self._next)}"
 
-    def check(self) -> None:
+    @property
+    def stops_waiting(self) -> bool:
+        """Whether a request to stop ends the wait for a batch; what is made in place has to be finished."""
+        return not isinstance(self._maker, Inline)
+
+    def check_workers(self) -> None:
         """Raise WorkerError if a worker has ended."""
         self._maker.check()
 

@@ -27,15 +27,17 @@ class DataWatch:
         self._first_word = first_word
         self._wait: tuple[float, Callable[[], str], Callable[[str], None]] | None = None
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # the thread must not end while somebody relies on it
 
     @contextlib.contextmanager
     def waiting(self, what: Callable[[], str], say: Callable[[str], None] = logger.warning) -> Iterator[None]:
         """Count the time spent within, and say `what()` is waited for if it is long."""
         start = time.monotonic()
         self._wait = start, what, say
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="nnunet_lite-data-watch", daemon=True)
-            self._thread.start()
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():  # a forked process has no threads
+                self._thread = threading.Thread(target=self._run, name="nnunet_lite-data-watch", daemon=True)
+                self._thread.start()
         try:
             yield
         finally:
@@ -48,8 +50,10 @@ class DataWatch:
             time.sleep(self._first_word / 10)
             wait, now = self._wait, time.monotonic()
             if wait is None:
-                if now - last > _IDLE:
-                    return
+                with self._lock:
+                    if now - last > _IDLE and self._wait is None:
+                        self._thread = None
+                        return
                 continue
             last = now
             if wait[0] != begun:
@@ -72,4 +76,5 @@ def describe_wait(loader: Any) -> str:
     """What a loader is waited for to give, of whatever kind it is, and how to end the wait."""
     describe: Callable[[], str] | None = getattr(loader, "describe_wait", None)
     what = describe() if callable(describe) else f"the next batch of {type(loader).__name__}"
-    return f"{what}. The training goes on when it comes; Ctrl-C (or SIGTERM) saves and ends, --c continues then"
+    end = "saves and ends" if getattr(loader, "stops_waiting", False) else "saves and ends after it, twice ends at once"
+    return f"{what}. The training goes on when it comes; Ctrl-C (or SIGTERM) {end}, --c continues then"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nnunet_lite.exceptions import CheckpointError, StorageError
+from nnunet_lite.training.logging.epoch_speed import earlier_speeds
 from nnunet_lite.training.logging.progress_figure import draw_progress
 from nnunet_lite.utilities.files import PathLike, to_plain, write_text
 from nnunet_lite.utilities.logging import logger
@@ -88,6 +89,7 @@ class MetaLogger:
         self.resume = resume
         self.local_logger = LocalLogger(verbose)
         self.loggers: list[Any] = []
+        self._speed: dict[int, dict[str, float]] = {}
         self._figure_cost = 0.0
         self._figure_time = -math.inf
 
@@ -140,14 +142,22 @@ class MetaLogger:
         self._figure_time = time.monotonic()
         self._figure_cost = self._figure_time - start
 
+    def log_speed(self, values: dict[str, float], step: int) -> None:
+        """Log how fast an epoch was: for metrics.jsonl and further loggers, not part of upstream's curves."""
+        self._speed[step] = values
+        for other in self.loggers:
+            for key, value in values.items():
+                other.log(key, value, step)
+
     def write_metrics(self, path: PathLike) -> None:
-        """Write all complete epochs as JSON lines: epoch, losses, Dice, learning rate, seconds."""
+        """Write all complete epochs as JSON lines: epoch, losses, Dice, learning rate, seconds, speed."""
         curves = self.my_fantastic_logging
         lines = []
+        speeds = {**earlier_speeds(path), **self._speed}
         for epoch in range(self.local_logger.complete_epochs()):
             row = {key: curves[key][epoch] for key in KEYS if not key.startswith("epoch_")}
             seconds = curves["epoch_end_timestamps"][epoch] - curves["epoch_start_timestamps"][epoch]
-            lines.append(json.dumps({"epoch": epoch, **row, "seconds": round(seconds, 3)}))
+            lines.append(json.dumps({"epoch": epoch, **row, "seconds": round(seconds, 3), **speeds.get(epoch, {})}))
         with _only_a_warning():
             write_text("".join(f"{line}\n" for line in lines), path)
 
