@@ -17,7 +17,7 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.training import activity
 from nnunet_lite.training.data_augmentation.transforms import (
     Batch,
@@ -262,10 +262,10 @@ class nnUNetDataLoader:
         lead = (0,) * self.slices
         first = [start + offset for start, offset in zip(starts, (*lead, *box_start), strict=True)]
         size = (*self.patch_size[: self.slices], *box_size)
-        labels = [crop_and_pad(seg, first, size, -1).astype(np.int16, copy=False)]
+        labels = [_read(key, seg, first, size, -1).astype(np.int16, copy=False)]
         if previous is not None:
-            labels.append(crop_and_pad(_PreviousStage(previous), first, size, -1))
-        image = crop_and_pad(data, first, size, 0).astype(np.float32, copy=False)
+            labels.append(_read(key, _PreviousStage(previous), first, size, -1))
+        image = _read(key, data, first, size, 0).astype(np.float32, copy=False)
         segmentation = np.concatenate([one.astype(np.int16, copy=False) for one in labels])
         if self.slices:
             image, segmentation = image[:, 0], segmentation[:, 0]
@@ -357,6 +357,18 @@ def _join(samples: list[Batch]) -> Batch:
     return Batch(image, torch.cat([sample.labels() for sample in samples]))
 
 
+def _read(key: str, array: Any, first: Sequence[int], size: Sequence[int], fill: int) -> NDArray[Any]:
+    """A part of a lazy array. Raises DatasetError, with the file, if it does not decompress."""
+    try:
+        return crop_and_pad(array, first, size, fill)
+    except (RuntimeError, ValueError, OSError) as error:
+        file = getattr(getattr(array, "schunk", None), "urlpath", None) or f"An array of case {key}"
+        raise DatasetError(
+            f"{file} is damaged or not readable ({error}). Check the disk; then delete the files of {key} there and "
+            "run nnUNetv2_preprocess again"
+        ) from error
+
+
 class _PreviousStage:
     """A lazily read label map without channel axis, as signed integers with one."""
 
@@ -364,6 +376,7 @@ class _PreviousStage:
 
     def __init__(self, array: Any) -> None:
         self._array = array
+        self.schunk = getattr(array, "schunk", None)
         self.shape = (1, *array.shape)
 
     def __getitem__(self, index: tuple[slice, ...]) -> NDArray[np.int16]:

@@ -34,6 +34,8 @@ from nnunet_lite.utilities.processes import (
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS"), "1")
 _END = 5.0  # seconds; a killed process that is still there hangs in the system, on a dead file server for example
 _IDLE = "waiting for work"
+_BASE = 200 * 2**20  # bytes a worker holds by itself; measured 175 MiB, what it shares with others counted once
+_WORK = 4  # times a batch: what is read, and copies of the transforms
 
 
 class Processes:
@@ -59,7 +61,9 @@ class Processes:
         self._stop = stop
         self._pin = pin
         self._stride = workers * ahead
-        self._slots = Slots(self._stride, slot_bytes(plan), workers)
+        capacity = slot_bytes(plan)
+        _hint_at_memory(workers, _BASE + (ahead + _WORK) * capacity, available_memory())
+        self._slots = Slots(self._stride, capacity, workers)
         self._workers: list[_Worker] = []
         self._end = Finalize(self, _end, (self._workers, self._slots), exitpriority=10)  # also when forgotten, at exit
         with environment(_ONE_THREAD):
@@ -146,6 +150,14 @@ def _end(workers: list[_Worker], slots: Slots) -> None:
             getattr(multiprocessing_process, "_children", set()).discard(worker.process)  # else the exit waits for it
     workers.clear()
     slots.memory.close()
+
+
+def _hint_at_memory(workers: int, each: int, free: int) -> None:
+    if workers * each > free:
+        logger.warning(
+            "%d data workers may need %s and %s are free; if memory runs out, set nnUNet_n_proc_DA=%d",
+            *(workers, format_size(workers * each), format_size(free), max(1, free // each)),
+        )
 
 
 class _Worker:

@@ -65,13 +65,13 @@ class EpochSpeed:
         self._epochs += 1
         self._last_wait = waited
         processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
-        values = {
+        values: dict[str, float] = {
             "iterations_per_second": round(iterations / seconds, 4),
             "data_wait_share": round(waited / seconds, 4),
-            "memory": float(memory_of(processes)),
+            "memory": memory_of(processes),
         }
         if device.type == "cuda":
-            values["gpu_memory"] = float(torch.cuda.max_memory_allocated(device))
+            values["gpu_memory"] = torch.cuda.max_memory_allocated(device)
         return values
 
     def advice(self, values: Mapping[str, float], device: torch.device, loader: Any) -> str | None:

@@ -152,6 +152,7 @@ class nnUNetTrainer(TrainingModel):
         if self.seed is None:
             self.seed = int(torch.randint(2**31, ()))
         torch.manual_seed(self.seed)
+        self._check_augmentation_device()
         self._set_batch_size_and_oversample()
         self._autocast_type = resolve_precision(self.precision, self.device, training=True)
         if self._autocast_type is not torch.float16:

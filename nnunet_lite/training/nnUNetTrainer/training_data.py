@@ -18,9 +18,11 @@ from nnunet_lite.training import splits
 from nnunet_lite.training.augmentation_device import augmentation_device
 from nnunet_lite.training.batch_distribution import share_of_batch
 from nnunet_lite.training.batch_iterator import BatchIterator
+from nnunet_lite.training.case_check import other_plans
 from nnunet_lite.training.cpu_speed import channels_last
 from nnunet_lite.training.data_augmentation import pipelines
 from nnunet_lite.training.data_augmentation.augmentation_geometry import AugmentationGeometry, configure_augmentation
+from nnunet_lite.training.data_augmentation.transforms import ComposeTransforms
 from nnunet_lite.training.data_loader import nnUNetDataLoader
 from nnunet_lite.training.interruption import StopRequest
 from nnunet_lite.training.logging.epoch_speed import EpochSpeed, speed_report
@@ -163,6 +165,9 @@ class TrainingData:
             for dataset in datasets:
                 if isinstance(dataset, nnUNetBaseDataset):  # a user's may be of another kind
                     dataset.require_complete()
+            warning = other_plans(datasets[0], self.plans_manager, self.configuration_manager)
+        if warning is not None:
+            logger.warning(warning)
         return datasets[0], datasets[1]
 
     def get_dataloaders(self) -> tuple[Any, Any]:
@@ -208,6 +213,10 @@ class TrainingData:
             device=augmentation_device(self.augmentation_device, self.device, transforms),
             stop=lambda: self._stop.received is not None,
         )
+
+    def _check_augmentation_device(self) -> None:
+        """Refuse a wrong nnUNet_DA_device before anything is written; transforms are looked at when there are any."""
+        augmentation_device(self.augmentation_device, self.device, ComposeTransforms([]))
 
     def _set_batch_size_and_oversample(self) -> None:
         self.batch_size = self.configuration_manager.batch_size
