@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,15 @@ class EpochSpeed:
         self._advised = False
 
     @contextlib.contextmanager
-    def draw(self, loader: Any, training: bool) -> Iterator[None]:
-        """Around the drawing of one batch."""
+    def draw(self, loader: Any, training: bool, say: Callable[[str], None]) -> Iterator[None]:
+        """Around the drawing of one batch; `say` is told about long waits."""
         now = time.monotonic()
         if training and self._start is None:
             self._start = now
         if not training and self._end is None:
             self._end = now
         before = self.watch.seconds
-        with self.watch.waiting(lambda: describe_wait(loader)):
+        with self.watch.waiting(lambda: describe_wait(loader), say):
             yield
         if training:
             self._iterations += 1

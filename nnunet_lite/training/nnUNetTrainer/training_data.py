@@ -170,6 +170,10 @@ class TrainingData:
             logger.warning(warning)
         return datasets[0], datasets[1]
 
+    def get_sampling_probabilities(self, identifiers: Sequence[str]) -> Sequence[float] | None:
+        """How likely each training case is drawn, adding up to 1; None for all alike."""
+        return None
+
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Iterators over training and validation batches: dicts of data, target and keys."""
         patch_size = self.configuration_manager.patch_size
@@ -200,6 +204,7 @@ class TrainingData:
         loader = nnUNetDataLoader(
             dataset, self.batch_size, patch_size, self.configuration_manager.patch_size, self.label_manager,
             oversample_foreground_percent=self.oversample_foreground_percent,
+            sampling_probabilities=None if stream else self.get_sampling_probabilities(dataset.identifiers),
             transforms=transforms,
             probabilistic_oversampling=self.probabilistic_oversampling,
             seed=stream_seed(self.seed or 0, self.local_rank, stream),
@@ -238,7 +243,7 @@ class TrainingData:
             for one in (self.dataloader_train, self.dataloader_val):
                 if isinstance(one, BatchIterator):
                     one.check_workers()  # a dead one is not waited for until its turn comes
-            with self._speed.draw(loader, training=loader is self.dataloader_train):
+            with self._speed.draw(loader, loader is self.dataloader_train, self.print_to_log_file):
                 return next(loader)
         except nnUNetError:
             raise

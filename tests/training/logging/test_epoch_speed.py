@@ -20,11 +20,11 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 def run_epoch(speed: EpochSpeed, clock: list[float], wait: float, step: float, steps: int = 10) -> dict[str, float]:
     for _ in range(steps):
-        with speed.draw(None, training=True):
+        with speed.draw(None, True, print):
             clock[0] += wait
             speed.watch.seconds += wait
         clock[0] += step
-    with speed.draw(None, training=False):
+    with speed.draw(None, False, print):
         clock[0] += 50  # validation does not count
     return speed.finish(CPU)
 
@@ -34,7 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
     monkeypatch.setattr(epoch_speed.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(
-        epoch_speed.DataWatch, "waiting", lambda self, what: contextlib.nullcontext()
+        epoch_speed.DataWatch, "waiting", lambda self, what, say: contextlib.nullcontext()
     )  # whose time is the real one
     return now
 
