@@ -266,6 +266,25 @@ def test_without_anonymous_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slots.read_note(0) == ("", 0.0)
 
 
+def test_large_arrays_are_unpacked_into_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    locked: list[int] = []
+    empty = torch.empty
+
+    def allocate(size: int, *, dtype: torch.dtype, pin_memory: bool) -> torch.Tensor:
+        assert pin_memory
+        locked.append(size)
+        return empty(size, dtype=dtype)  # this machine may have no GPU to lock pages for
+
+    monkeypatch.setattr(torch, "empty", allocate)
+    slots = worker_processes.Slots(1, 2**20, 1)
+    value = {"data": torch.arange(2.0**15), "matrix": np.eye(3)}
+    unpacked = slots.unpack(0, slots.pack(0, value), pin=True)
+    assert torch.equal(unpacked["data"], value["data"]) and np.array_equal(unpacked["matrix"], np.eye(3))
+    assert locked == [2**17]
+    unpacked["data"][0] = 5  # a copy of one's own
+    assert float(slots.unpack(0, slots.pack(0, value))["data"][0]) == 0
+
+
 def test_too_little_memory_for_the_workers_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
