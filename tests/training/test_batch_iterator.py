@@ -216,7 +216,11 @@ def test_a_transform_that_never_returns_is_named_and_the_wait_can_be_ended(
         ):
             next(batches)
         assert batches.stops_waiting
-    monkeypatch.setattr(Misbehaving, "released", True)  # the thread that was left behind
+        threads = list(getattr(batches._maker, "_threads", []))
+    monkeypatch.setattr(Misbehaving, "released", True)  # what was left behind must not outlive the test
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
     assert said[-1].startswith("Waiting for data for ")
     assert "Batch 0 of epoch 0 (cases " in said[-1] and "Ctrl-C (or SIGTERM) saves and ends" in said[-1]
 
