@@ -84,6 +84,18 @@ def num_processes_data_augmentation() -> int:
     return min(_integer("nnUNet_n_proc_DA", 12, 0), cpu_count())
 
 
+def augmentation_device_requested(default: str) -> str:
+    """Where training batches are augmented: auto, cpu (in the workers) or gpu (nnUNet_DA_device, else the trainer's).
+
+    Raises ArgumentError for anything else.
+    """
+    text = os.environ.get("nnUNet_DA_device", "").strip()
+    name, value = ("nnUNet_DA_device", text) if text else ("augmentation_device", default)
+    if value.lower() not in ("auto", "cpu", "gpu"):
+        raise ArgumentError(f"{name}={value!r}: expected auto, cpu (in the workers) or gpu")
+    return value.lower()
+
+
 def num_processes_prediction(variable: str) -> int:
     """Default of -npp (variable nnUNet_npp) and -nps (nnUNet_nps) of the predict commands, else 3."""
     return _integer(variable, 3, 0)

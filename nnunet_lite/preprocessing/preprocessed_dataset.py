@@ -135,11 +135,13 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):
 
     def _is_complete(self, identifier: str) -> bool:
         try:
-            for part in ("", "_seg"):
+            data, seg = (
                 _open_b2nd(self._existing(self.source_folder, f"{identifier}{part}.b2nd"))  # knows its own length
+                for part in ("", "_seg")
+            )
         except DatasetError:
             return False
-        return super()._is_complete(identifier)
+        return tuple(data.shape[1:]) == tuple(seg.shape[1:]) and super()._is_complete(identifier)
 
     @staticmethod
     def save_case(

@@ -14,7 +14,7 @@ from nnunet_lite.version import __version__
 
 _DATALOADERS = ("dataloader_train", "dataloader_val")
 _LOADER_NAMES = ("loader", "generator", "data_loader")  # ours, and those of batchgenerators' augmenters
-_LOADER_PARTS = ("num_workers", "num_processes", "transform")
+_LOADER_PARTS = ("num_workers", "num_processes", "transform", "device")
 
 
 _cudnn_version: Callable[[], int | None] = torch.backends.cudnn.version  # untyped in torch

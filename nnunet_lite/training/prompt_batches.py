@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnunet_lite.training.batch_workers import BatchIterator
+from nnunet_lite.training.batch_iterator import BatchIterator
 from nnunet_lite.training.data_loader import nnUNetDataLoader
 from nnunet_lite.utilities.device import num_threads
 

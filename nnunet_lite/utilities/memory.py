@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from nnunet_lite.exceptions import ArgumentError
@@ -35,6 +36,16 @@ def rss(pid: int | None = None) -> int:
     except (OSError, IndexError):
         return 0
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_of(pids: Iterable[int]) -> int:
+    """Bytes that processes hold together; what they share counts once (0 for those the system does not tell of)."""
+    return sum(_proportional(pid) or rss(pid) for pid in pids)
+
+
+def _proportional(pid: int) -> int | None:
+    match = re.search(r"^Pss:\s+(\d+) kB", _read(f"/proc/{pid}/smaps_rollup"), re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
 def memory_limit() -> int:

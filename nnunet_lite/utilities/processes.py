@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import wait
+from pathlib import Path
 
 _environment_lock = threading.Lock()
 
@@ -72,3 +73,22 @@ def describe_exit(exitcode: int | None) -> str:
         return f"exit code {exitcode}"
     name = signal.Signals(-exitcode).name
     return f"{name}, which is how a system out of memory ends processes" if -exitcode == signal.SIGKILL else name
+
+
+_STATES = {
+    "R": "it is computing",
+    "S": "it is sleeping",
+    "D": "it waits for a disk or a network file system",
+    "T": "it is stopped (by SIGSTOP, SIGTSTP or a debugger; kill -CONT {pid} lets it go on)",
+    "t": "a debugger holds it",
+    "Z": "it has ended",
+}
+
+
+def describe_state(pid: int | None) -> str:
+    """What the system says a process is doing, in a few words."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "its state is unknown"
+    return _STATES.get(state, f"its state is {state}").format(pid=pid)

@@ -114,3 +114,12 @@ def test_a_failed_write_leaves_no_marker_and_no_half_file(tmp_path: Path, monkey
     with pytest.raises(StorageError):
         nnUNetDatasetBlosc2.save_case(DATA + 1, SEG, {}, tmp_path / "a")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.b2nd", "a_seg.b2nd"]
+
+
+def test_a_label_map_of_another_shape_than_its_image_is_named(tmp_path: Path) -> None:
+    nnUNetDatasetBlosc2.save_case(DATA, SEG, PROPERTIES, tmp_path / "case_1")
+    nnUNetDatasetBlosc2.save_case(DATA, SEG, PROPERTIES, tmp_path / "case_2")
+    nnUNetDatasetBlosc2(tmp_path).require_complete()
+    nnUNetDatasetBlosc2.save_case(DATA, SEG[:, 1:], PROPERTIES, tmp_path / "case_2")
+    with pytest.raises(DatasetError, match=r"1 of 2 cases are incomplete or damaged \(case_2\)"):
+        nnUNetDatasetBlosc2(tmp_path).require_complete()

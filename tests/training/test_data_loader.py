@@ -3,51 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import os
-import signal
-import sys
-import types
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from helpers.loaders import Labels, MemoryDataset, default_loader, make_loader
 
-from nnunet_lite.exceptions import ArgumentError, WorkerError
-from nnunet_lite.training.batch_workers import BatchIterator
-from nnunet_lite.training.data_augmentation.augmentation_geometry import configure_augmentation
+from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.training.data_augmentation.pipelines import get_training_transforms, get_validation_transforms
-from nnunet_lite.training.data_augmentation.transforms import ComposeTransforms
 from nnunet_lite.training.data_loader import is_forced_foreground, nnUNetDataLoader, patch_bounds
-
-
-class Labels(NamedTuple):
-    """As much of a label manager as the loader needs."""
-
-    has_ignore_label: bool = False
-    all_labels: tuple[int, ...] = (0, 1, 2)
-
-
-class MemoryDataset:
-    """A few small random cases; a case named "broken" cannot be read, one named "deadly" ends its process."""
-
-    def __init__(self, identifiers: list[str], shape: tuple[int, ...] = (18, 20, 22), cascade: bool = False) -> None:
-        self.identifiers = identifiers
-        self.shape = shape
-        self.cascade = cascade
-
-    def load_case(self, identifier: str) -> tuple[Any, Any, Any, Any]:
-        if identifier == "broken":
-            raise ValueError("not a blosc2 file")
-        if identifier == "deadly" and os.environ.get("IN_A_TEST") != str(os.getpid()):
-            os.kill(os.getpid(), signal.SIGKILL)
-        rng = np.random.default_rng(sum(identifier.encode()))
-        data = rng.standard_normal((2, *self.shape), dtype=np.float32)
-        seg = rng.integers(-1, 3, (1, *self.shape)).astype(np.int16)
-        previous = rng.integers(0, 3, self.shape).astype(np.uint8) if self.cascade else None
-        return data, seg, previous, {"class_locations": {1: np.argwhere(seg == 1)[:50], 2: []}}
 
 
 class LegacyRandom(np.random.RandomState):
@@ -55,28 +21,6 @@ class LegacyRandom(np.random.RandomState):
 
     def integers(self, low: int, high: int | None = None, size: int | None = None) -> Any:
         return self.randint(low, high, size)
-
-
-def make_loader(patch: tuple[int, ...], final: tuple[int, ...], **options: Any) -> nnUNetDataLoader:
-    dataset = options.pop("dataset", None) or MemoryDataset(["a", "b", "c"])
-    return nnUNetDataLoader(dataset, options.pop("batch_size", 2), patch, final, Labels(), **options)
-
-
-def default_loader(seed: int = 7, identifiers: tuple[str, ...] = ("a", "b", "c"), batch_size: int = 2) -> Any:
-    final = (12, 14, 12)
-    geometry = configure_augmentation(final)
-    transforms = get_training_transforms(
-        final, geometry.rotation_for_DA, [[1, 1, 1], [0.5, 0.5, 0.5]], geometry.mirror_axes, False, [True, False]
-    )
-    return make_loader(
-        geometry.initial_patch_size,
-        final,
-        dataset=MemoryDataset(list(identifiers)),
-        batch_size=batch_size,
-        oversample_foreground_percent=0.33,
-        transforms=transforms,
-        seed=seed,
-    )
 
 
 @pytest.mark.parametrize(
@@ -168,95 +112,6 @@ def test_deep_supervision_regions_and_cascade() -> None:
     assert all(level.dtype == torch.bool for level in batch["target"])
 
 
-def equal(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    return (
-        first["keys"] == second["keys"]
-        and torch.equal(first["data"], second["data"])
-        and all(torch.equal(a, b) for a, b in zip(first["target"], second["target"], strict=True))
-    )
-
-
-def test_batches_do_not_depend_on_how_they_are_made() -> None:
-    loader = default_loader()
-    expected = [loader.generate_batch(n // 3, n % 3) for n in range(8)]
-    assert not torch.equal(expected[0]["data"], expected[3]["data"])
-    assert not equal(expected[0], default_loader(seed=8).generate_batch(0, 0))
-    for options in ({"num_workers": 2, "prefetch": 3}, {"num_workers": 2, "threads": True}, {}):
-        with BatchIterator(default_loader(), batches_per_epoch=3, **options) as batches:
-            assert all(equal(next(batches), batch) for batch in expected)
-    with BatchIterator(default_loader(), 1, batches_per_epoch=3, start=(1, 2)) as batches:
-        assert equal(next(batches), expected[5])
-
-
-def test_large_batches_go_through_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnunet_lite.training.batch_workers._slot_bytes", lambda plan: 64)
-    with BatchIterator(default_loader(), 1) as batches:
-        assert equal(next(batches), default_loader().generate_batch(0, 0))
-
-
-@pytest.mark.parametrize("options", [{}, {"num_workers": 1}, {"num_workers": 1, "threads": True}])
-def test_a_broken_case_is_named(options: dict[str, Any]) -> None:
-    with (
-        BatchIterator(default_loader(identifiers=("broken",)), **options) as batches,
-        pytest.raises(WorkerError, match=r"cases broken, broken.*broken: ValueError: not a blosc2 file"),
-    ):
-        next(batches)
-
-
-def test_a_killed_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IN_A_TEST", str(os.getpid()))
-    with (
-        BatchIterator(default_loader(identifiers=("deadly",)), 2) as batches,
-        pytest.raises(WorkerError, match=r"cases deadly, deadly.*SIGKILL.*nnUNet_n_proc_DA"),
-    ):
-        next(batches)
-
-
-def test_closing_ends_the_children() -> None:
-    batches = BatchIterator(default_loader(), 2)
-    next(batches)
-    assert len(multiprocessing.active_children()) == 2
-    batches.close()
-    batches.close()
-    assert not multiprocessing.active_children()
-
-
-def test_signals_to_all_processes_are_left_to_the_parent() -> None:
-    with BatchIterator(default_loader(), 1) as batches:
-        next(batches)
-        (process,) = multiprocessing.active_children()
-        process.terminate()
-        expected = default_loader()
-        assert all(equal(next(batches), expected.generate_batch(0, n)) for n in range(1, 5))
-
-
-def test_forgotten_iterators_leave_no_processes() -> None:
-    batches = BatchIterator(default_loader(), 1)
-    assert multiprocessing.active_children()
-    del batches
-    assert not multiprocessing.active_children()
-
-
-class Foreign:
-    """A transform of a module that only this process has."""
-
-    def __call__(self, image: torch.Tensor, segmentation: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"image": image + 1, "segmentation": segmentation}
-
-
-def test_modules_a_worker_cannot_import(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    module: Any = types.ModuleType("only_here")
-    monkeypatch.setattr(Foreign, "__module__", "only_here")
-    module.Foreign = Foreign
-    monkeypatch.setitem(sys.modules, "only_here", module)
-    loader = make_loader((8, 8, 8), (8, 8, 8), transforms=Foreign(), seed=1)
-    expected = loader.generate_batch(0, 0)
-    with BatchIterator(loader, 2) as batches:
-        assert torch.equal(next(batches)["data"], expected["data"])
-        next(batches)
-    assert "No module named 'only_here'" in caplog.text
-
-
 def test_properties_are_read_only_when_needed() -> None:
     class Counting(MemoryDataset):
         read = 0
@@ -273,20 +128,6 @@ def test_properties_are_read_only_when_needed() -> None:
     for index in range(3):
         loader.generate_batch(0, index)
     assert dataset.read == 1
-
-
-def test_transforms_that_cannot_be_pickled_run_in_threads(caplog: pytest.LogCaptureFixture) -> None:
-    def add_noise(image: torch.Tensor, segmentation: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"image": image + torch.randn(image.shape) + float(np.random.rand()), "segmentation": segmentation}
-
-    def loader() -> nnUNetDataLoader:
-        transforms = ComposeTransforms([*get_validation_transforms(None).transforms, add_noise])
-        return make_loader((8, 8, 8), (8, 8, 8), transforms=transforms, seed=1)
-
-    with BatchIterator(loader(), 1) as batches:
-        first = next(batches)
-    assert torch.equal(first["data"], loader().generate_batch(0, 0)["data"])
-    assert caplog.text.count("runs in threads") == 1
 
 
 def test_sampling_probabilities_and_pad_sides() -> None:
@@ -327,12 +168,3 @@ def test_processes_of_batchgenerators_do_not_repeat_each_other() -> None:
     finally:
         augmenter._finish()
     assert len({float(data.sum()) for data in drawn}) == 9
-
-
-def test_per_sample_callables() -> None:
-    def double(image: torch.Tensor, segmentation: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"image": image * 2, "segmentation": segmentation}
-
-    plain = make_loader((8, 8, 8), (8, 8, 8), transforms=None, seed=1).generate_batch(0, 0)
-    doubled = make_loader((8, 8, 8), (8, 8, 8), transforms=double, seed=1).generate_batch(0, 0)
-    assert torch.equal(doubled["data"], plain["data"] * 2)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from nnunet_lite.training.batch_workers import BatchIterator
+from nnunet_lite.training.batch_iterator import BatchIterator
 from nnunet_lite.training.data_loader import nnUNetDataLoader
 from nnunet_lite.training.prompt_batches import PromptBatchIterator
 

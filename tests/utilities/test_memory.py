@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from nnunet_lite.exceptions import ArgumentError
-from nnunet_lite.utilities.memory import available_memory, format_size, memory_limit, parse_size, rss
+from nnunet_lite.utilities.memory import available_memory, format_size, memory_limit, memory_of, parse_size, rss
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,8 @@ def test_readings_are_plausible() -> None:
     assert 2**20 < rss() < available_memory() + rss() <= 2 * memory_limit()
     assert rss(2**22 + 12345) == 0
     assert format_size(1536 * 2**20) == "1.5 GiB"
+
+
+def test_memory_of_several_processes_counts_what_they_share_once() -> None:
+    assert 2**20 < memory_of([os.getpid()]) < 1.2 * rss()
+    assert memory_of([2**22 + 12345]) == 0

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from nnunet_lite.utilities.processes import describe_exit, environment
+from nnunet_lite.utilities.processes import describe_exit, describe_state, environment
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows sends Ctrl-C otherwise")
@@ -34,3 +34,15 @@ def test_a_variable_stands_in_the_environment_of_the_block_only(monkeypatch: pyt
 @pytest.mark.parametrize(("code", "text"), [(3, "exit code 3"), (-int(signal.SIGTERM), "SIGTERM")])
 def test_why_a_process_ended(code: int, text: str) -> None:
     assert describe_exit(code) == text
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="only Linux tells")
+def test_states_of_processes() -> None:
+    assert describe_state(os.getpid()) == "it is computing"
+    assert describe_state(2**22 + 12345) == "its state is unknown"
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it stays as a zombie
+    assert describe_state(child) == "it has ended"
+    os.waitpid(child, 0)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
+
+from nnunet_lite.training import activity
+
+_global_generators = threading.RLock()  # a user's transform may itself call another one
 
 Params = Any  # what one transform drew for one sample; None means "not applied to this sample"
 
@@ -140,6 +146,7 @@ class ComposeTransforms(Transform):
     def apply_to_sources(self, sources: Sequence[Source], params: Sequence[Params]) -> Batch:
         if not self.transforms or not isinstance(self.transforms[0], Transform):
             return super().apply_to_sources(sources, params)
+        activity.note(f"applying {transform_name(self.transforms[0])} to")
         batch = self.transforms[0].apply_to_sources(sources, [param[0] for param in params])
         return self._apply_from(1, batch, params)
 
@@ -149,11 +156,18 @@ class ComposeTransforms(Transform):
     def _apply_from(self, first: int, batch: Batch, params: Sequence[Params]) -> Batch:
         for position, transform in enumerate(self.transforms[first:], first):
             own = [param[position] for param in params]
+            activity.note(f"applying {transform_name(transform)} to")
             if isinstance(transform, Transform):
                 batch = transform.apply(batch, own)
             else:
                 batch = apply_per_sample(transform, batch, own)
         return batch
+
+
+def transform_name(transform: Any) -> str:
+    """What a transform is called, the one within for those that only decide whether it is applied."""
+    inner = getattr(transform, "transform", transform)
+    return getattr(inner, "__name__", type(inner).__name__)
 
 
 def apply_per_sample(transform: Callable[..., dict[str, Any]], batch: Batch, seeds: Sequence[int]) -> Batch:
@@ -164,16 +178,28 @@ def apply_per_sample(transform: Callable[..., dict[str, Any]], batch: Batch, see
     ]
     results = []
     for image, segmentation, seed in zip(batch.image, segmentations, seeds, strict=True):
-        seed_global_generators(seed)
-        results.append(transform(image=image, segmentation=segmentation))
+        with seeded_global_generators(seed):
+            results.append(transform(image=image, segmentation=segmentation))
     return collate([Batch(result["image"], result["segmentation"]) for result in results])
 
 
-def seed_global_generators(seed: int) -> None:
-    """Seed the generators a user's own transform may draw from: Python's, numpy's and torch's on the CPU."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
+@contextlib.contextmanager
+def seeded_global_generators(seed: int) -> Iterator[None]:
+    """Seed the generators a user's own transform may draw from: Python's, numpy's and torch's on the CPU.
+
+    Afterwards they go on where they were, for others in this process; only one thread at a time is within.
+    """
+    with _global_generators:
+        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.set_rng_state(before[2])
 
 
 def collate(samples: Sequence[Batch]) -> Batch:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nnunet_lite.exceptions import CheckpointError, StorageError
+from nnunet_lite.training.logging.epoch_speed import earlier_speeds
 from nnunet_lite.training.logging.external_loggers import enabled_services, job_identifier, start_external_loggers
 from nnunet_lite.training.logging.progress_figure import draw_progress
 from nnunet_lite.utilities.distributed import rank
@@ -98,6 +99,7 @@ class MetaLogger:
         self.loggers: list[Any] = []
         self._config: dict[str, Any] = job_identifier()
         self._connected = False
+        self._speed: dict[int, dict[str, float]] = {}
         self._figure_cost = 0.0
         self._figure_time = -math.inf
 
@@ -180,14 +182,21 @@ class MetaLogger:
         self._figure_time = time.monotonic()
         self._figure_cost = self._figure_time - start
 
+    def log_speed(self, values: dict[str, float], step: int) -> None:
+        """Log how fast an epoch was: for metrics.jsonl and further loggers, not part of upstream's curves."""
+        self._speed[step] = values
+        for key, value in values.items():
+            self._tell("log", key, value, step)
+
     def write_metrics(self, path: PathLike) -> None:
-        """Write all complete epochs as JSON lines: epoch, losses, Dice, learning rate, seconds."""
+        """Write all complete epochs as JSON lines: epoch, losses, Dice, learning rate, seconds, speed."""
         curves = self.my_fantastic_logging
         lines = []
+        speeds = {**earlier_speeds(path), **self._speed}
         for epoch in range(self.local_logger.complete_epochs()):
             row = {key: curves[key][epoch] for key in KEYS if not key.startswith("epoch_")}
             seconds = curves["epoch_end_timestamps"][epoch] - curves["epoch_start_timestamps"][epoch]
-            lines.append(json.dumps({"epoch": epoch, **row, "seconds": round(seconds, 3)}))
+            lines.append(json.dumps({"epoch": epoch, **row, "seconds": round(seconds, 3), **speeds.get(epoch, {})}))
         with _only_a_warning():
             write_text("".join(f"{line}\n" for line in lines), path)
 

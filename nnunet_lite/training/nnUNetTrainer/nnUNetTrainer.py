@@ -29,6 +29,7 @@ from nnunet_lite.training.distributed_training import agree, distribute, mean_ov
 from nnunet_lite.training.fold_folder import remove_leftovers, remove_superseded
 from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
 from nnunet_lite.training.logging.epoch_report import epoch_report, steps_of_epoch
+from nnunet_lite.training.logging.epoch_speed import EpochSpeed
 from nnunet_lite.training.logging.log_file import log_file_name
 from nnunet_lite.training.logging.loggers import MetaLogger
 from nnunet_lite.training.nnUNetTrainer.training_model import TrainingModel
@@ -113,6 +114,7 @@ class nnUNetTrainer(TrainingModel):
         self._feed = DeviceFeed(self.device)
         self._finite_updates = FiniteUpdates(self)
         self._stop = StopRequest()
+        self._speed = EpochSpeed()
         self._log_file_name = log_file_name(datetime.now())
         self._resume = resume
         self._set_output_folder(self.__class__.__name__)
@@ -164,6 +166,7 @@ class nnUNetTrainer(TrainingModel):
         if self.seed is None:
             self.seed = int(all_gather_objects(int(torch.randint(2**31, ())))[0])
         torch.manual_seed(self.seed)
+        self._check_augmentation_device()
         self._oversampling_of_all = self.oversample_foreground_percent
         self._set_batch_size_and_oversample()
         self.batch_share = gather_shares(self.batch_size)
@@ -324,7 +327,8 @@ class nnUNetTrainer(TrainingModel):
         """Report, save checkpoints, draw."""
         epoch = self.current_epoch
         self.logger.log("epoch_end_timestamps", time.time(), epoch)
-        for line in epoch_report(self.logger.my_fantastic_logging, epoch, self.num_epochs, datetime.now()):
+        report = epoch_report(self.logger.my_fantastic_logging, epoch, self.num_epochs, datetime.now())
+        for line in report + self._speed_of_epoch():
             self.print_to_log_file(line)
         if (epoch + 1) % self.save_every == 0 and epoch != self.num_epochs - 1:
             self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))

@@ -15,13 +15,19 @@ from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunet_lite.training import splits
+from nnunet_lite.training.augmentation_device import augmentation_device
 from nnunet_lite.training.batch_distribution import BatchShare, gather_shares, share_of_batch
-from nnunet_lite.training.batch_workers import BatchIterator
+from nnunet_lite.training.batch_iterator import BatchIterator
+from nnunet_lite.training.case_check import other_plans
 from nnunet_lite.training.cpu_speed import channels_last
 from nnunet_lite.training.data_augmentation import pipelines
 from nnunet_lite.training.data_augmentation.augmentation_geometry import AugmentationGeometry, configure_augmentation
+from nnunet_lite.training.data_augmentation.transforms import ComposeTransforms
 from nnunet_lite.training.data_loader import nnUNetDataLoader
+from nnunet_lite.training.interruption import StopRequest
+from nnunet_lite.training.logging.epoch_speed import EpochSpeed, speed_report
 from nnunet_lite.training.logging.log_file import append_line
+from nnunet_lite.training.logging.loggers import MetaLogger
 from nnunet_lite.training.loss import deep_supervision
 from nnunet_lite.training.online_evaluation import StepOutput
 from nnunet_lite.training.previous_stage import require_previous_stage
@@ -44,6 +50,7 @@ class TrainingData:
     channels_last: bool | None = None  # None: where measured faster, which is on a CPU
     batch_share: BatchShare | None = None  # filled by initialize; a user's own may not
     previous_stage_trainer: str | None = None
+    augmentation_device: str = "auto"
 
     batch_size: int
     is_ddp: bool
@@ -66,6 +73,9 @@ class TrainingData:
     preprocessed_dataset_folder_base: str
     folder_with_segs_from_previous_stage: str | None
     inference_allowed_mirroring_axes: tuple[int, ...] | None
+    logger: MetaLogger
+    _speed: EpochSpeed
+    _stop: StopRequest
 
     def print_to_log_file(self, *args: object, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         """Append a line to the training log and show it."""
@@ -156,11 +166,19 @@ class TrainingData:
         previous = self.folder_with_segs_from_previous_stage
         keys = self.do_split()
         datasets = [self.dataset_class(self.preprocessed_dataset_folder, cases, previous) for cases in keys]
-        for dataset in datasets:
-            if isinstance(dataset, nnUNetBaseDataset):  # a user's may be of another kind
-                dataset.require_complete()
+        with self._speed.watch.waiting(lambda: f"a look at every case of {self.preprocessed_dataset_folder}"):
+            for dataset in datasets:
+                if isinstance(dataset, nnUNetBaseDataset):  # a user's may be of another kind
+                    dataset.require_complete()
+            warning = other_plans(datasets[0], self.plans_manager, self.configuration_manager)
+        if warning is not None:
+            logger.warning(warning)
         require_previous_stage(self, keys[0] + keys[1])
         return datasets[0], datasets[1]
+
+    def get_sampling_probabilities(self, identifiers: Sequence[str]) -> Sequence[float] | None:
+        """How likely each training case is drawn, adding up to 1; None for all alike."""
+        return None
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Iterators over training and validation batches: dicts of data, target and keys."""
@@ -193,6 +211,7 @@ class TrainingData:
         loader = nnUNetDataLoader(
             dataset, self.batch_size, patch_size, self.configuration_manager.patch_size, self.label_manager,
             oversample_foreground_percent=self.oversample_foreground_percent,
+            sampling_probabilities=None if stream else self.get_sampling_probabilities(dataset.identifiers),
             transforms=transforms,
             probabilistic_oversampling=self.probabilistic_oversampling,
             seed=stream_seed(self.seed or 0, 0, stream),
@@ -205,8 +224,13 @@ class TrainingData:
             pin_memory=self.device.type == "cuda",
             start=(self.current_epoch, len(self.epoch_outputs) if stream == 0 else 0),
             batches_per_epoch=self.num_val_iterations_per_epoch if stream else self.num_iterations_per_epoch,
-            device=self.device,
+            device=augmentation_device(self.augmentation_device, self.device, transforms),
+            stop=lambda: self._stop.received is not None,
         )
+
+    def _check_augmentation_device(self) -> None:
+        """Refuse a wrong nnUNet_DA_device before anything is written; transforms are looked at when there are any."""
+        augmentation_device(self.augmentation_device, self.device, ComposeTransforms([]))
 
     def _set_batch_size_and_oversample(self) -> None:
         self.batch_size = self.configuration_manager.batch_size
@@ -230,15 +254,25 @@ class TrainingData:
             return data, [level.to(self.device, non_blocking=True) for level in target]
         return data, target.to(self.device, non_blocking=True)
 
-    @staticmethod
-    def _draw(loader: Any) -> Any:
-        """The next batch; a loader of the user's may raise anything."""
+    def _draw(self, loader: Any) -> Any:
+        """The next batch, watched over; a loader of the user's may raise anything."""
         try:
-            return next(loader)
+            for one in (self.dataloader_train, self.dataloader_val):
+                if isinstance(one, BatchIterator):
+                    one.check_workers()  # a dead one is not waited for until its turn comes
+            with self._speed.draw(loader, loader is self.dataloader_train, self.print_to_log_file):
+                return next(loader)
         except nnUNetError:
             raise
         except Exception as error:
             raise WorkerError(f"{type(loader).__name__} gave no batch: {describe(error)}") from error
+
+    def _speed_of_epoch(self) -> list[str]:
+        """Log how fast the epoch was; the lines to be shown."""
+        speed = self._speed.finish(self.device)
+        self.logger.log_speed(speed, self.current_epoch)
+        advice = self._speed.advice(speed, self.device, self.dataloader_train)
+        return speed_report(speed) + ([] if advice is None else [advice])
 
     def _close_dataloaders(self) -> None:
         for loader in (self.dataloader_train, self.dataloader_val):
