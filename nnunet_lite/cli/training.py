@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+import traceback
 from collections.abc import Sequence
 from functools import partial
 
 from nnunet_lite.cli import arguments
 from nnunet_lite.cli.arguments import command, make_parser
+from nnunet_lite.exceptions import ExtensionError
 
 _DESCRIPTION = (
-    "Train one fold of one configuration and validate it. SIGTERM, SIGUSR1 and Ctrl-C end a training within an "
-    "iteration, save its state and exit with code 85; --c goes on from there. --epochs, --iterations and --seed become "
-    "part of the output folder's name (nnUNetTrainer_e20_i100__...); give that name as -tr to predict with it."
+    "Train one fold of one configuration and validate it. SIGTERM, SIGUSR1 and Ctrl-C end a training within half a "
+    "minute, save its state and exit with code 85; --c goes on from there. --epochs, --iterations, --lr, --batch-size, "
+    "--seed and --deterministic become part of the output folder's name (nnUNetTrainer_e20_i100__...); give that name "
+    "as -tr to predict with it."
 )
 
 
 @partial(command, after_stop="Stopped. What was saved is kept; go on with the same command and --c.")
-def train_entry(argv: Sequence[str] | None = None) -> None:
+def train_entry(argv: Sequence[str] | None = None) -> int:
     """nnUNetv2_train."""
     parser = make_parser(
         "nnUNetv2_train",
@@ -37,36 +42,55 @@ def train_entry(argv: Sequence[str] | None = None) -> None:
         arguments.PRECISION,
         arguments.EPOCHS,
         arguments.ITERATIONS,
+        arguments.LEARNING_RATE,
+        arguments.BATCH_SIZE,
         arguments.SEED,
+        arguments.DETERMINISTIC,
         arguments.OVERWRITE,
     )
     args = parser.parse_args(argv)
 
-    from nnunet_lite.training.interruption import TrainingInterrupted
+    from nnunet_lite.training.interruption import TrainingInterrupted, ends_at_once
+
+    try:
+        with ends_at_once("--val" if args.val else "--c"):  # from the start: what follows imports for seconds
+            _train(args)
+    except TrainingInterrupted as stop:
+        given = sys.argv[1:] if argv is None else argv
+        more = "" if "--c" in given or stop.flag in given else f" and {stop.flag}"
+        print(f"Go on with the same command{more}")
+        raise
+    except ExtensionError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        traceback.print_exception(error.__cause__, file=sys.stderr)  # of a user's own code; else there is none
+        return 2
+    return 0
+
+
+def _train(args: argparse.Namespace) -> None:
     from nnunet_lite.training.run_training import run_training
     from nnunet_lite.utilities.device import resolve_device
 
-    try:
-        run_training(
-            args.dataset_name_or_id,
-            args.configuration,
-            args.fold,
-            args.tr,
-            args.p,
-            args.pretrained_weights,
-            args.num_gpus,
-            args.npz,
-            args.c,
-            args.val,
-            args.disable_checkpointing,
-            args.val_best,
-            resolve_device(args.device),
-            epochs=args.epochs,
-            iterations=args.iterations,
-            seed=args.seed,
-            precision=args.precision,
-            overwrite=args.overwrite,
-        )
-    except TrainingInterrupted as stop:
-        print(f"Go on with the same command and {stop.flag}")
-        raise
+    run_training(
+        args.dataset_name_or_id,
+        args.configuration,
+        args.fold,
+        args.tr,
+        args.p,
+        args.pretrained_weights,
+        args.num_gpus,
+        args.npz,
+        args.c,
+        args.val,
+        args.disable_checkpointing,
+        args.val_best,
+        resolve_device(args.device),
+        epochs=args.epochs,
+        iterations=args.iterations,
+        seed=args.seed,
+        precision=args.precision,
+        overwrite=args.overwrite,
+        lr=args.lr,
+        batch_size=args.batch_size,
+        deterministic=args.deterministic,
+    )

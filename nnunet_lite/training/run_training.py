@@ -9,12 +9,17 @@ import torch
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError
 from nnunet_lite.extensions import find_class
+from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.plans_manager import load_plans, plans_file
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.training import fold_folder, splits
+from nnunet_lite.training.determinism import set_determinism
+from nnunet_lite.training.interruption import ends_at_once
 from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
+from nnunet_lite.training.overrides import warn_of_other_settings
+from nnunet_lite.training.users_trainer import named_failures
 from nnunet_lite.utilities.device import resolve_device, set_num_threads
 from nnunet_lite.utilities.files import load_json
 from nnunet_lite.utilities.logging import logger
@@ -49,11 +54,15 @@ def run_training(
     seed: int | None = None,
     precision: str = "auto",
     overwrite: bool = False,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    deterministic: bool = False,
 ) -> None:
     """Train one fold and validate it; the positional arguments are upstream's.
 
     Args:
-        epochs, iterations: other lengths than the trainer's; part of the output folder's name, as is `seed`.
+        epochs, iterations, lr, batch_size: in place of the trainer's and the plans'; part of the output folder's name,
+            as are `seed` and `deterministic`.
         precision: auto, float32, bf16 or fp16.
         overwrite: train again where a finished training lies.
 
@@ -67,16 +76,19 @@ def run_training(
     trainer = get_trainer_from_args(
         dataset_name_or_id, configuration, fold, trainer_class_name, plans_identifier, device, continue_training
     )
-    trainer.override(epochs, iterations, seed, precision)
+    trainer.override(epochs, iterations, seed, precision, lr, batch_size, deterministic)
     trainer.disable_checkpointing = disable_checkpointing or trainer.disable_checkpointing
     set_num_threads(device)
-    torch.backends.cudnn.benchmark = device.type == "cuda"
-    prepare_start(trainer, start)
-    if not only_run_validation:
-        trainer.run_training()
-    if val_with_best:
-        trainer.load_checkpoint(str(Path(trainer.output_folder, fold_folder.BEST)))
-    trainer.perform_actual_validation(export_validation_probabilities)
+    set_determinism(trainer.deterministic, device)
+    with fold_folder.in_use(trainer.output_folder), named_failures(trainer):
+        with ends_at_once("--val" if only_run_validation else "--c"):
+            prepare_start(trainer, start)
+        if not only_run_validation:
+            trainer.run_training()
+        with ends_at_once("--val"):
+            if val_with_best:
+                trainer.load_checkpoint(str(Path(trainer.output_folder, fold_folder.BEST)))
+            trainer.perform_actual_validation(export_validation_probabilities)
 
 
 def get_trainer_from_args(
@@ -113,7 +125,8 @@ def get_trainer_from_args(
         "dataset_json": dataset_json,
         "device": device,
     }
-    return trainer_class(**arguments)
+    with named_failures(trainer_class):
+        return trainer_class(**arguments)
 
 
 def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
@@ -130,7 +143,9 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
         trainer.load_checkpoint(str(final))
         return
     if start.continue_training:
-        checkpoint = fold_folder.checkpoint_to_continue(folder)
+        checkpoint = fold_folder.first_readable(
+            fold_folder.checkpoints_to_continue(folder), lambda file: _require_fit(trainer, file)
+        )
         if checkpoint is not None:
             logger.info("Continuing from %s", checkpoint)
             trainer.load_checkpoint(str(checkpoint))
@@ -154,11 +169,14 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
         )
 
 
+def _require_fit(trainer: nnUNetTrainer, file: Path) -> None:
+    """Raise CheckpointError for a file that cannot be read, ArgumentError for one of another seed."""
+    warn_of_other_settings(trainer, load_checkpoint(file), str(file))
+
+
 def _check_flags(start: Start, num_gpus: int, disable_checkpointing: bool, val_with_best: bool) -> None:
     if start.continue_training and start.only_run_validation:
         raise ArgumentError("--c and --val: continue a training, or only validate a finished one; give one of them")
-    if start.continue_training and start.pretrained_weights is not None:
-        raise ArgumentError("--c and -pretrained_weights: a continued training has its own weights; give one of them")
     if val_with_best and disable_checkpointing:
         raise ArgumentError("--val_best needs checkpoint_best, which --disable_checkpointing does not write")
     if num_gpus > 1:

@@ -82,6 +82,7 @@ def training_state(trainer: Any) -> Checkpoint:
     """Everything that is needed to go on; in the middle of an epoch the curves end with the last complete one."""
     next_epoch = trainer.current_epoch + 1
     scaler = trainer.grad_scaler
+    given_up = trainer._guard.random_states  # of an iteration that is done again
     return {
         "network_weights": unwrap(trainer.network).state_dict(),
         "optimizer_state": optimizer_state(trainer.optimizer),
@@ -96,7 +97,7 @@ def training_state(trainer: Any) -> Checkpoint:
             "version": __version__,
             "hyperparameters": trainer.hyperparameters(),
             "seed": trainer.seed,
-            "random_states": random_states(trainer.device),
+            "random_states": random_states(trainer.device) if given_up is None else given_up,
             "iterations_done": len(trainer.epoch_outputs),
             "train_outputs": pack_outputs(trainer.epoch_outputs),
         },

@@ -24,13 +24,16 @@ from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
 from nnunet_lite.training.cpu_speed import keep_freed_memory, use_channels_last
 from nnunet_lite.training.debug_information import debug_information, save_documents
 from nnunet_lite.training.fold_folder import remove_leftovers, remove_superseded
-from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
+from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted, ends_at_once
 from nnunet_lite.training.logging.epoch_report import epoch_report, steps_of_epoch
 from nnunet_lite.training.logging.log_file import log_file_name
 from nnunet_lite.training.logging.loggers import MetaLogger
 from nnunet_lite.training.nnUNetTrainer.training_model import TrainingModel
 from nnunet_lite.training.online_evaluation import StepOutput, collate_outputs, dice_from_counts, hard_counts, to_host
+from nnunet_lite.training.overrides import Overrides, apply_overrides, require_lr_in_use
+from nnunet_lite.training.slow_iterations import SlowIterationGuard
 from nnunet_lite.training.trainer_state import make_grad_scaler, restore_training_state, training_state
+from nnunet_lite.training.users_trainer import checked_loss, checked_network, checked_output, pair_from
 from nnunet_lite.training.validation import validate
 from nnunet_lite.utilities.device import autocast, empty_cache, resolve_precision
 from nnunet_lite.utilities.distributed import all_gather_objects, barrier, is_distributed, rank
@@ -59,6 +62,8 @@ class nnUNetTrainer(TrainingModel):
     save_every: int = 50
     disable_checkpointing: bool = False
     precision: str = "auto"
+    deterministic: bool = False
+    overrides: Overrides = Overrides()
 
     def __init__(
         self,
@@ -103,6 +108,7 @@ class nnUNetTrainer(TrainingModel):
         self._autocast_type: torch.dtype | None = None
         self.epoch_outputs: list[StepOutput] = []  # of the training steps of this epoch
         self._stop = StopRequest()
+        self._guard = SlowIterationGuard(self)
         self._log_file_name = log_file_name(datetime.now())
         self._resume = resume
         self._set_output_folder(self.__class__.__name__)
@@ -120,26 +126,20 @@ class nnUNetTrainer(TrainingModel):
         self.logger = MetaLogger(self.output_folder, self._resume)
 
     def override(
-        self, epochs: int | None = None, iterations: int | None = None, seed: int | None = None, precision: str = "auto"
+        self,
+        epochs: int | None = None,
+        iterations: int | None = None,
+        seed: int | None = None,
+        precision: str = "auto",
+        lr: float | None = None,
+        batch_size: int | None = None,
+        deterministic: bool = False,
     ) -> None:
-        """Apply the command line's own flags; lengths and seed become part of the output folder's name.
-
-        `iterations` counts training batches per epoch; validation batches keep their proportion (5 to 1), at least 1.
-        """
-        parts = [type(self).__name__]
-        if epochs is not None:
-            self.num_epochs = epochs
-            parts.append(f"e{epochs}")
-        if iterations is not None:
-            share = self.num_val_iterations_per_epoch / self.num_iterations_per_epoch
-            self.num_iterations_per_epoch = iterations
-            self.num_val_iterations_per_epoch = max(1, round(iterations * share))
-            parts.append(f"i{iterations}")
-        if seed is not None:
-            self.seed = seed
-            parts.append(f"s{seed}")
+        """Apply the command line's own flags; all but the precision become part of the output folder's name."""
+        self.overrides = Overrides(epochs, iterations, lr, batch_size, seed, deterministic)
+        apply_overrides(self, self.overrides)
         self.precision = precision
-        self._set_output_folder("_".join(parts))
+        self._set_output_folder("_".join((type(self).__name__, *self.overrides.name_parts())))
 
     # building
 
@@ -157,17 +157,18 @@ class nnUNetTrainer(TrainingModel):
         self.num_input_channels = determine_num_input_channels(
             self.plans_manager, self.configuration_manager, self.dataset_json
         )
-        self.network = self._build_network().to(self.device)
+        self.network = checked_network(self, self._build_network()).to(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
             use_channels_last(self.network)
         if self._do_i_compile():
             self.network = torch.compile(self.network)
-        self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        self.optimizer, self.lr_scheduler = pair_from(self, "configure_optimizers", "optimizer, lr_scheduler")
+        require_lr_in_use(self)
         if self.is_ddp:
             synchronised: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
             self.network = nn.parallel.DistributedDataParallel(synchronised(self.network), device_ids=[self.local_rank])
-        self.loss = self._build_loss()
+        self.loss = checked_loss(self, self._build_loss())
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
         self.logger.update_config({"hparas": self.hyperparameters()})
@@ -176,7 +177,7 @@ class nnUNetTrainer(TrainingModel):
         """What this training differs in from another of the same plans."""
         names = ("initial_lr", "weight_decay", "oversample_foreground_percent", "probabilistic_oversampling")
         lengths = ("num_iterations_per_epoch", "num_val_iterations_per_epoch", "num_epochs")
-        others = ("enable_deep_supervision", "batch_size", "precision", "seed")
+        others = ("enable_deep_supervision", "batch_size", "precision", "seed", "deterministic")
         return {name: getattr(self, name) for name in names + lengths + others}
 
     def plot_network_architecture(self) -> None:
@@ -196,7 +197,7 @@ class nnUNetTrainer(TrainingModel):
         """Everything that needs the disk: loaders, output folder, copies of the documents."""
         if not self.was_initialized:
             self.initialize()
-        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+        self.dataloader_train, self.dataloader_val = pair_from(self, "get_dataloaders", "training, validation batches")
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         self.print_plans()
         empty_cache(self.device)
@@ -335,8 +336,9 @@ class nnUNetTrainer(TrainingModel):
 
     def run_training(self) -> None:
         """Train from the current epoch to the last."""
-        with self._stop:
+        with ends_at_once():
             self.on_train_start()
+        with self._stop, self._guard:
             for _ in range(self.current_epoch, self.num_epochs):
                 self.on_epoch_start()
                 self.on_train_epoch_start()
@@ -353,16 +355,19 @@ class nnUNetTrainer(TrainingModel):
 
     def _train_steps(self) -> list[StepOutput]:
         for _ in steps_of_epoch(len(self.epoch_outputs), self.num_iterations_per_epoch, "Training"):
-            self.epoch_outputs.append(self.train_step(self._next_batch(self.dataloader_train)))
+            output = self.train_step(self._next_batch(self.dataloader_train))
+            self.epoch_outputs.append(checked_output(self, "train_step", output))
         return self.epoch_outputs
 
     def _validation_steps(self) -> list[StepOutput]:
         steps = steps_of_epoch(0, self.num_val_iterations_per_epoch, "Validation")
-        return [self.validation_step(self._next_batch(self.dataloader_val)) for _ in steps]
+        outputs = (self.validation_step(self._next_batch(self.dataloader_val)) for _ in steps)
+        return [checked_output(self, "validation_step", output) for output in outputs]
 
     def _next_batch(self, loader: Any) -> Any:
         """The next batch; a request to stop or a failed worker ends the training here, with its state saved."""
         if self._stop.received is None:
+            self._guard.begin()
             try:
                 return self._draw(loader)
             except nnUNetError:
@@ -375,6 +380,7 @@ class nnUNetTrainer(TrainingModel):
 
     def _save_interrupted(self) -> None:
         """Write checkpoint_latest in the middle of an epoch: upstream would repeat that epoch, we go on within it."""
+        self._guard.settle()
         self._close_dataloaders()
         self.current_epoch -= 1
         self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
