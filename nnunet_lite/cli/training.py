@@ -62,7 +62,8 @@ def train_entry(argv: Sequence[str] | None = None) -> int:
         raise
     except ExtensionError as error:
         print(f"Error: {error}", file=sys.stderr)
-        traceback.print_exception(error.__cause__, file=sys.stderr)  # of a user's own code; else there is none
+        if error.__cause__ is not None:  # in a user's own code, which is to be corrected
+            traceback.print_exception(error.__cause__, file=sys.stderr)
         return 2
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -53,29 +54,59 @@ def ends_at_once(flag: str = "--c") -> Iterator[None]:
 class StopRequest:
     """Context manager that remembers a request to stop instead of obeying it at once.
 
-    Schedulers may send several signals, to the process and to its group: only a second Ctrl-C ends without saving.
+    Schedulers and launchers may send several signals, to the process and to its group: only a second Ctrl-C ends
+    without saving, and not even that one of several ranks, which their launcher ends.
+
+    Args:
+        notice: tell the user that the request was received.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notice: bool = True) -> None:
         self.received: str | None = None
+        self._notice = notice
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         self._before = _install(self._remember)
+        if self._notice:
+            _active.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self in _active:
+            _active.remove(self)
         _put_back(self._before)
         self._before = {}
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, name: str) -> None:
+        """Remember the request, the first time."""
         if self.received is None:
-            self.received = signal.Signals(number).name
-            _say(f"{self.received} received: saving after this iteration (Ctrl-C now ends without saving)")
-        elif number == signal.SIGINT:
+            self.received = name
+            if self._notice:
+                _say(f"{name} received: saving after this iteration (Ctrl-C now ends without saving)")
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT and not _is_rank():
             raise KeyboardInterrupt
+        self.receive(signal.Signals(number).name)
+
+
+_active: list[StopRequest] = []  # of the training that is running
+
+
+def request(name: str) -> bool:
+    """Ask the running training to stop, as a signal of that name would; whether there is one."""
+    for stop in _active:
+        stop.receive(name)
+    return bool(_active)
+
+
+def _is_rank() -> bool:
+    """Whether this is one of several processes; asked without importing torch, which takes seconds."""
+    group: Any = sys.modules.get("torch.distributed")
+    return group is not None and bool(group.is_available() and group.is_initialized())
 
 
 def _install(handler: Handler) -> dict[int, Any]:

@@ -107,7 +107,8 @@ def warn_of_other_settings(trainer: Any, checkpoint: dict[str, Any], source: str
             f"--seed {asked}: {source} was trained with seed {trained}; continue it without --seed or with that one, "
             "or train anew in a folder of its own"
         )
-    before, now = own.get("hyperparameters", {}), trainer.hyperparameters()
+    before = own.get("hyperparameters", {})
     for name in _COMPARED:
-        if name in before and before[name] != now.get(name):
-            logger.warning("%s was trained with %s %s; it goes on with %s", source, name, before[name], now.get(name))
+        now = getattr(trainer, name, None)
+        if name in before and before[name] != now:
+            logger.warning("%s was trained with %s %s; it goes on with %s", source, name, before[name], now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
 from nnunet_lite.training.overrides import warn_of_other_settings
 from nnunet_lite.training.users_trainer import named_failures
 from nnunet_lite.utilities.device import resolve_device, set_num_threads
+from nnunet_lite.utilities.distributed import rank
 from nnunet_lite.utilities.files import load_json
 from nnunet_lite.utilities.logging import logger
 
@@ -80,7 +82,8 @@ def run_training(
     trainer.disable_checkpointing = disable_checkpointing or trainer.disable_checkpointing
     set_num_threads(device)
     set_determinism(trainer.deterministic, device)
-    with fold_folder.in_use(trainer.output_folder), named_failures(trainer):
+    lock = fold_folder.in_use(trainer.output_folder) if rank() == 0 else nullcontext()
+    with lock, named_failures(trainer):
         with ends_at_once("--val" if only_run_validation else "--c"):
             prepare_start(trainer, start)
         if not only_run_validation:

@@ -23,7 +23,7 @@ _READ = 64  # signals taken from the pipe at once
 
 
 class SlowIterationGuard:
-    """Context manager around the loop of a trainer; the loop calls `begin` before each batch.
+    """Context manager around the loop of a trainer, which calls `begin` before each batch and `settle` after its step.
 
     Python's own signal handlers wait for the end of a running operation, which may be a whole backward pass, or a
     batch that never comes. So a thread gets the signals, too. Weights and momenta do not change before the optimizer
@@ -49,6 +49,8 @@ class SlowIterationGuard:
 
     def __enter__(self) -> SlowIterationGuard:
         self._over.clear()
+        if self._trainer.is_ddp:  # one rank cannot know where the others are
+            return self
         if os.name != "posix" or threading.current_thread() is not threading.main_thread():
             return self
         self._pipe = os.pipe()
@@ -80,7 +82,7 @@ class SlowIterationGuard:
             self._optimizer = optimizer
         with self._lock:
             self._before = random_states(self._trainer.device)
-            self._untouched = optimizer is self._optimizer
+            self._untouched = optimizer is self._optimizer and not self._trainer.is_ddp
 
     def settle(self) -> None:
         """The loop saves by itself, or there is nothing more to save; waits for a save that has begun."""

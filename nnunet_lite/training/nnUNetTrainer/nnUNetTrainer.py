@@ -356,13 +356,18 @@ class nnUNetTrainer(TrainingModel):
     def _train_steps(self) -> list[StepOutput]:
         for _ in steps_of_epoch(len(self.epoch_outputs), self.num_iterations_per_epoch, "Training"):
             output = self.train_step(self._next_batch(self.dataloader_train))
+            self._guard.settle()
             self.epoch_outputs.append(checked_output(self, "train_step", output))
         return self.epoch_outputs
 
     def _validation_steps(self) -> list[StepOutput]:
         steps = steps_of_epoch(0, self.num_val_iterations_per_epoch, "Validation")
-        outputs = (self.validation_step(self._next_batch(self.dataloader_val)) for _ in steps)
-        return [checked_output(self, "validation_step", output) for output in outputs]
+        outputs = []
+        for _ in steps:
+            output = self.validation_step(self._next_batch(self.dataloader_val))
+            self._guard.settle()
+            outputs.append(checked_output(self, "validation_step", output))
+        return outputs
 
     def _next_batch(self, loader: Any) -> Any:
         """The next batch; a request to stop or a failed worker ends the training here, with its state saved."""
