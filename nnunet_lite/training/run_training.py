@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nnunet_lite.exceptions import ArgumentError, CheckpointError
+from nnunet_lite.exceptions import ArgumentError, CheckpointError, DatasetError
 from nnunet_lite.extensions import find_class
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.paths import nnUNet_preprocessed
@@ -111,7 +111,7 @@ def get_trainer_from_args(
     fold = splits.parse_fold(fold)
     dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
     plans = load_plans(plans_file(dataset_name, plans_identifier))
-    dataset_json = load_json(nnUNet_preprocessed / dataset_name / "dataset.json")
+    dataset_json = _read_dataset_json(nnUNet_preprocessed / dataset_name / "dataset.json")
     if plans.get("plans_name", plans_identifier) != plans_identifier:
         logger.warning(
             "The file %s.json calls its plans %s: results go to the folder of that name",
@@ -130,6 +130,14 @@ def get_trainer_from_args(
     }
     with named_failures(trainer_class):
         return trainer_class(**arguments)
+
+
+def _read_dataset_json(file: Path) -> Any:
+    try:
+        return load_json(file)
+    except (OSError, ValueError) as error:
+        reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        raise DatasetError(f"{file} {reason}; nnUNetv2_plan_and_preprocess makes it of that in nnUNet_raw") from error
 
 
 def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:

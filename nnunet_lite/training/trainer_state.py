@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from nnunet_lite.exceptions import CheckpointError
 from nnunet_lite.models.checkpoint import Checkpoint, load_weights, unwrap
 from nnunet_lite.training.online_evaluation import StepOutput
+from nnunet_lite.utilities.logging import logger
 from nnunet_lite.version import __version__
 
 _SPEED_ONLY = ("fused", "foreach")  # how an optimizer computes, not what
@@ -121,11 +122,24 @@ def restore_training_state(trainer: Any, checkpoint: Checkpoint, source: str) ->
     trainer._best_ema = float(best) if best is not None and np.isfinite(best) else None
     axes = checkpoint.get("inference_allowed_mirroring_axes", trainer.inference_allowed_mirroring_axes)
     trainer.inference_allowed_mirroring_axes = axes
-    if checkpoint.get("optimizer_state"):
-        restore_optimizer(trainer.optimizer, checkpoint["optimizer_state"])
+    _restore_momenta(trainer, checkpoint.get("optimizer_state"), source)
     if trainer.grad_scaler is not None and checkpoint.get("grad_scaler_state"):
         trainer.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
     own = checkpoint.get("nnunet_lite", {})
     trainer.seed = own.get("seed", trainer.seed)
     trainer.epoch_outputs = unpack_outputs(own.get("train_outputs", {}), own.get("iterations_done", 0))
     restore_random_states(own.get("random_states", {}), trainer.device)
+
+
+def _restore_momenta(trainer: Any, state: Any, source: str) -> None:
+    """Put the optimizer's state back; a checkpoint that was stripped of it is continued without."""
+    if not state or not state.get("param_groups"):
+        logger.warning("%s has no state of an optimizer, which starts afresh", source)
+        return
+    try:
+        restore_optimizer(trainer.optimizer, state)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{source} cannot be continued: its optimizer is not that of {type(trainer).__name__} ({error}); "
+            "continue it with the trainer that wrote it, or start anew with -pretrained_weights"
+        ) from error

@@ -68,7 +68,11 @@ def _blame(trainer_class: type, error: Exception) -> str | None:
 
 
 def _users_classes(trainer_class: type) -> list[type]:
-    return [base for base in trainer_class.__mro__ if base.__module__.partition(".")[0] not in (_PACKAGE, "builtins")]
+    return [base for base in trainer_class.__mro__ if base is not object and not _is_ours(base.__module__)]
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == _PACKAGE
 
 
 def pair_from(trainer: Any, hook: str, expected: str) -> tuple[Any, Any]:
@@ -106,7 +110,7 @@ def checked_output(trainer: Any, step: str, output: Any) -> dict[str, Any]:
     taker, keys = _STEPS[step]
     if isinstance(output, dict):
         missing = [key for key in keys if key not in output]
-        if not missing or not getattr(type(trainer), taker).__module__.startswith(_PACKAGE):
+        if not missing or not _is_ours(getattr(type(trainer), taker).__module__):
             return output
     raise ExtensionError(_wrong(trainer, step, output, f"a dictionary with {', '.join(keys)}"))
 

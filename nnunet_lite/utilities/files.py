@@ -168,10 +168,12 @@ def write_text_once(content: str, path: PathLike) -> bool:
         StorageError: the disk is full or the folder cannot be written to.
     """
     target = Path(path)
-    draft = target.with_name(f".{secrets.token_hex(4)}.new.{target.name}")
+    draft = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
     try:
-        write_text(content, draft)
         with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(content.encode("utf-8"))
+            _flush_to_disk(draft)
             try:
                 os.link(draft, target)
             except FileExistsError:
@@ -180,7 +182,8 @@ def write_text_once(content: str, path: PathLike) -> bool:
                 os.replace(draft, target)
         return True
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def copy_file(source: PathLike, target: PathLike, *, only_if_newer: bool = False) -> bool:

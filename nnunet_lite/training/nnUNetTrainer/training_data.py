@@ -158,6 +158,7 @@ class TrainingData:
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Iterators over training and validation batches: dicts of data, target and keys."""
+        dataset_tr, dataset_val = self.get_tr_and_val_datasets()  # first: nothing is logged yet if they are unusable
         patch_size = self.configuration_manager.patch_size
         rotation, dummy_2d, initial_patch_size, mirror_axes = (
             self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
@@ -174,7 +175,6 @@ class TrainingData:
             patch_size, rotation, scales, mirror_axes, dummy_2d, use_mask_for_norm=use_mask, **labels
         )
         validation = self.get_validation_transforms(scales, **labels)
-        dataset_tr, dataset_val = self.get_tr_and_val_datasets()
         workers = num_processes_data_augmentation()
         return (
             self._batches(dataset_tr, initial_patch_size, training, 0, workers),
