@@ -16,6 +16,7 @@ from nnunet_lite.utilities.logging import logger
 
 SPLITS_FILE = "splits_final.json"
 NUMBER_OF_FOLDS = 5
+_ADVICE = "correct the file, delete it to get a new split, or train with fold 'all'"
 
 
 class Split(TypedDict):
@@ -120,8 +121,8 @@ def do_split(
 
     Raises:
         ArgumentError: a fold that is neither a number from 0 nor "all".
-        DatasetError: the file cannot be used, names cases that are not there, leaves nothing to train on or to validate
-            with, or has cases that do both (upstream only warns).
+        DatasetError: the file cannot be used, names cases that are not there, leaves nothing to train on, or has cases
+            that both train and validate (upstream only warns).
     """
     fold = parse_fold(fold)
     if not identifiers:
@@ -141,6 +142,12 @@ def do_split(
     return train, val
 
 
+def require_validation_cases(val: Sequence[str], fold: int | str, splits_file: str | os.PathLike[str]) -> None:
+    """Raise DatasetError if a training would have nothing to draw its validation batches from."""
+    if not val:
+        raise DatasetError(f"Fold {fold} of {splits_file} has no validation cases, which every epoch needs; {_ADVICE}")
+
+
 def _check_cases(train: list[str], val: list[str], known: set[str], where: str) -> None:
     missing = sorted(set(train + val) - known)
     if missing:
@@ -149,11 +156,9 @@ def _check_cases(train: list[str], val: list[str], known: set[str], where: str) 
             f"{where}: {len(missing)} cases have no preprocessed data ({names}); "
             "run nnUNetv2_preprocess (finished cases are kept), or correct the file (deleting it makes a new split)"
         )
+    if not train:
+        raise DatasetError(f"{where}: no training cases; {_ADVICE}")
     for kind, cases in (("training", train), ("validation", val)):
-        if not cases:
-            raise DatasetError(
-                f"{where}: no {kind} cases; correct the file, delete it to get a new split, or train with fold 'all'"
-            )
         if len(set(cases)) < len(cases):
             logger.warning("%s: some %s cases are listed more than once", where, kind)
     overlap = sorted(set(train) & set(val))

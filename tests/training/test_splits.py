@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
-from nnunet_lite.training.splits import do_split, generate_crossval_split, load_or_create_splits, random_split
+from nnunet_lite.training.splits import (
+    do_split,
+    generate_crossval_split,
+    load_or_create_splits,
+    random_split,
+    require_validation_cases,
+)
 
 
 def names(count: int) -> list[str]:
@@ -82,7 +88,6 @@ def test_too_few_cases(tmp_path: Path) -> None:
         ('[{"train": ["c00"]}]', "split 0.*'val'"),
         ('[{"train": ["c00", "x", "y"], "val": ["c01"]}]', r"2 cases have no preprocessed data \(x, y\)"),
         ('[{"train": [], "val": ["c01"]}]', "no training cases"),
-        ('[{"train": ["c01"], "val": []}]', "no validation cases"),
         ('[{"train": ["c00", "c01", "c02"], "val": ["c01"]}]', r"1 cases both train and validate \(c01\)"),
     ],
 )
@@ -102,6 +107,13 @@ def test_a_random_split_that_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "splits_final.json").write_text('[{"train": ["c00"], "val": ["c01"]}]')
     with pytest.raises(DatasetError, match="random 80:20 split of 1 cases: no training cases"):
         do_split(1, names(1), tmp_path / "splits_final.json")
+
+
+def test_a_training_needs_validation_cases(tmp_path: Path) -> None:
+    (tmp_path / "splits_final.json").write_text('[{"train": ["c01"], "val": []}]')
+    _, val = do_split(0, names(6), tmp_path / "splits_final.json")
+    with pytest.raises(DatasetError, match="Fold 0 of splits_final.json has no validation cases"):
+        require_validation_cases(val, 0, "splits_final.json")
 
 
 _AT_ONCE = """

@@ -136,7 +136,7 @@ class TrainingData:
         if self.dataset_class is None:
             self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         identifiers = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-        file = os.path.join(self.preprocessed_dataset_folder_base, splits.SPLITS_FILE)
+        file = self._splits_file()
         expected = self.dataset_json.get("numTraining")
         if isinstance(expected, int) and len(identifiers) < expected and not os.path.exists(file):
             logger.warning(
@@ -146,10 +146,14 @@ class TrainingData:
             )
         return splits.do_split(self.fold, identifiers, file)
 
+    def _splits_file(self) -> str:
+        return os.path.join(self.preprocessed_dataset_folder_base, splits.SPLITS_FILE)
+
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Datasets of the training and the validation cases, which are looked at once."""
         previous = self.folder_with_segs_from_previous_stage
         keys = self.do_split()
+        splits.require_validation_cases(keys[1], self.fold, self._splits_file())
         datasets = [self.dataset_class(self.preprocessed_dataset_folder, cases, previous) for cases in keys]
         for dataset in datasets:
             if isinstance(dataset, nnUNetBaseDataset):  # a user's may be of another kind
