@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -266,6 +267,28 @@ def test_a_killed_training_leaves_no_processes_and_a_fold_that_can_be_continued(
     succeed(*TRAIN, "-tr", "EverSavingTrainer", "--c")
     assert f"Continuing from {fold / 'checkpoint_'}" in capfd.readouterr().out
     assert not (fold / ".in_use").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+def test_a_killed_export_worker_costs_nothing(dataset: Folders, capfd: Any) -> None:
+    before, killed = set(_children(os.getpid())), []
+
+    def kill_the_first() -> None:
+        deadline = time.monotonic() + 120
+        while not killed and time.monotonic() < deadline:
+            for pid in set(_children(os.getpid())) - before:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
+    succeed(*SHORT)
+    killer.join()
+    assert len(killed) == 1
+    folder = dataset.results / tiny_training.NAME / "nnUNetTrainer_e1_i1__nnUNetPlans__2d" / "fold_0" / "validation"
+    assert len(json.loads((folder / "summary.json").read_text())["metric_per_case"]) == 1
+    _whole(dataset)
 
 
 @pytest.mark.slow
