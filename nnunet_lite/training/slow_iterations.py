@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import traceback
 from types import TracebackType
 from typing import Any
 
@@ -123,22 +124,26 @@ class SlowIterationGuard:
             self._trainer.print_to_log_file("This iteration failed; the state before it is saved (--c goes on from it)")
 
     def _save_and_end(self) -> None:
-        """Save and end this process, whose main thread is busy; its workers end with it."""
-        code = EXIT_CODE
+        """Save and end this process, whose main thread is busy, and its background processes."""
+        code = 1
         try:
             self._save()
             self._trainer.print_to_log_file(
                 f"Stopped on request: this iteration takes more than {self.patience:.0f} s; the state before it is "
                 "saved. Go on with the same command and --c"
             )
+            code = EXIT_CODE
         except nnUNetError as error:
             logger.error("%s", error)
             code = 2
+        except Exception:
+            traceback.print_exc()
         finally:
+            for process in multiprocessing.active_children():
+                process.kill()
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
-            logging.shutdown()
             os._exit(code)
 
 

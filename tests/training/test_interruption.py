@@ -121,7 +121,14 @@ def _stopped(
     return said
 
 
-@pytest.mark.parametrize("stage", ["constructor", "initialize", "on_train_start"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param("constructor", marks=pytest.mark.slow),
+        "initialize",
+        pytest.param("on_train_start", marks=pytest.mark.slow),
+    ],
+)
 def test_before_the_first_iteration(dataset: Folders, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     said = _stopped(monkeypatch, stage, signal.SIGUSR1)
     assert "there is nothing to save now" in said
@@ -170,6 +177,7 @@ def test_in_the_final_validation_only_that_is_left(dataset: Folders, monkeypatch
     assert _same(load_checkpoint(final), load_checkpoint(final))
 
 
+@pytest.mark.slow
 def test_signals_to_the_group_spare_the_workers(dataset: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     said = _stopped(monkeypatch, "train_step", signal.SIGUSR1, group=True)
