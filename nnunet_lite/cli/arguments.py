@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
+import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -134,9 +135,16 @@ def positive_float(text: str) -> float:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above zero")
     return value
+
+
+def natural_number(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
 
 
 def positive_int(text: str) -> int:
@@ -300,7 +308,21 @@ ITERATIONS = Flag(
     default=None,
     help="training iterations per epoch, those of validation in proportion (default: the trainer's, 250)",
 )
-SEED = Flag("--seed", type=int, default=None, help="make batches and weights reproducible")
+LEARNING_RATE = Flag(
+    "--lr", type=positive_float, default=None, help="initial learning rate (default: the trainer's, 0.01)"
+)
+BATCH_SIZE = Flag(
+    "--batch-size",
+    dest="batch_size",
+    type=positive_int,
+    default=None,
+    help="patches per batch, all GPUs together (default: that of the plans, which stay as they are)",
+)
+SEED = Flag("--seed", type=natural_number, default=None, help="make batches and initial weights reproducible")
+DETERMINISTIC = _switch(
+    "--deterministic",
+    help="only reproducible algorithms: with --seed, twice the same training gives the same weights on a CPU",
+)
 PREVIOUS_STAGE_TRAINER = Flag(
     "--previous-stage-trainer",
     dest="previous_stage_trainer",

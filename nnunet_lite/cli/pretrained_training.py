@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from functools import partial
 
 from nnunet_lite.cli import arguments
 from nnunet_lite.cli.arguments import command, make_parser
+from nnunet_lite.cli.training import own_flags, run_stoppable
 
 _DESCRIPTION = (
     "Fine-tune the encoder of a self-supervised (nnssl) checkpoint on one fold, and validate it. The plans name the "
@@ -17,7 +19,7 @@ _FOLDS = (*map(str, range(10)), "all")
 
 
 @partial(command, after_stop="Stopped. What was saved is kept; go on with the same command and --c.")
-def train_pretrained_entry(argv: Sequence[str] | None = None) -> None:
+def train_pretrained_entry(argv: Sequence[str] | None = None) -> int:
     """nnUNetv2_train_pretrained."""
     parser = make_parser(
         "nnUNetv2_train_pretrained",
@@ -39,37 +41,35 @@ def train_pretrained_entry(argv: Sequence[str] | None = None) -> None:
         arguments.PRECISION,
         arguments.EPOCHS,
         arguments.ITERATIONS,
+        arguments.LEARNING_RATE,
+        arguments.BATCH_SIZE,
         arguments.SEED,
+        arguments.DETERMINISTIC,
         arguments.OVERWRITE,
     )
     args = parser.parse_args(argv)
 
-    from nnunet_lite.training.interruption import TrainingInterrupted
+    return run_stoppable(args, argv, _train)
+
+
+def _train(args: argparse.Namespace) -> None:
     from nnunet_lite.training.pretraining_choice import PretrainingChoice
     from nnunet_lite.training.run_training import run_training
     from nnunet_lite.utilities.device import resolve_device
 
-    try:
-        run_training(
-            args.dataset_name_or_id,
-            args.configuration,
-            args.fold,
-            args.tr,
-            args.p,
-            num_gpus=args.num_gpus,
-            export_validation_probabilities=args.npz,
-            continue_training=args.c,
-            only_run_validation=args.val,
-            disable_checkpointing=args.disable_checkpointing,
-            val_with_best=args.val_best,
-            device=resolve_device(args.device),
-            epochs=args.epochs,
-            iterations=args.iterations,
-            seed=args.seed,
-            precision=args.precision,
-            overwrite=args.overwrite,
-            pretraining=PretrainingChoice(args.from_scratch, args.overwrite_ckpt_path),
-        )
-    except TrainingInterrupted as stop:
-        print(f"Go on with the same command and {stop.flag}")
-        raise
+    run_training(
+        args.dataset_name_or_id,
+        args.configuration,
+        args.fold,
+        args.tr,
+        args.p,
+        num_gpus=args.num_gpus,
+        export_validation_probabilities=args.npz,
+        continue_training=args.c,
+        only_run_validation=args.val,
+        disable_checkpointing=args.disable_checkpointing,
+        val_with_best=args.val_best,
+        device=resolve_device(args.device),
+        pretraining=PretrainingChoice(args.from_scratch, args.overwrite_ckpt_path),
+        **own_flags(args),
+    )

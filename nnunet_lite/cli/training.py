@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from nnunet_lite.cli import arguments
 from nnunet_lite.cli.arguments import command, make_parser
+from nnunet_lite.exceptions import ExtensionError
 
 _DESCRIPTION = (
-    "Train one fold of one configuration and validate it. SIGTERM, SIGUSR1 and Ctrl-C end a training within an "
-    "iteration, save its state and exit with code 85; --c goes on from there. --epochs, --iterations and --seed become "
-    "part of the output folder's name (nnUNetTrainer_e20_i100__...); give that name as -tr to predict with it."
+    "Train one fold of one configuration and validate it. SIGTERM, SIGUSR1 and Ctrl-C end a training within half a "
+    "minute, save its state and exit with code 85; --c goes on from there. --epochs, --iterations, --lr, --batch-size, "
+    "--seed and --deterministic become part of the output folder's name (nnUNetTrainer_e20_i100__...); give that name "
+    "as -tr to predict with it."
 )
 
 
 @partial(command, after_stop="Stopped. What was saved is kept; go on with the same command and --c.")
-def train_entry(argv: Sequence[str] | None = None) -> None:
+def train_entry(argv: Sequence[str] | None = None) -> int:
     """nnUNetv2_train."""
     parser = make_parser(
         "nnUNetv2_train",
@@ -38,41 +43,67 @@ def train_entry(argv: Sequence[str] | None = None) -> None:
         arguments.PRECISION,
         arguments.EPOCHS,
         arguments.ITERATIONS,
+        arguments.LEARNING_RATE,
+        arguments.BATCH_SIZE,
         arguments.SEED,
+        arguments.DETERMINISTIC,
         arguments.OVERWRITE,
         arguments.PREVIOUS_STAGE_TRAINER,
     )
     args = parser.parse_args(argv)
 
-    from nnunet_lite.training.interruption import TrainingInterrupted
+    return run_stoppable(args, argv, _train)
+
+
+def run_stoppable(
+    args: argparse.Namespace, argv: Sequence[str] | None, train: Callable[[argparse.Namespace], None]
+) -> int:
+    """Train; a request to stop is heard from here on, since what follows imports for seconds. Returns an exit code."""
+    from nnunet_lite.training.interruption import TrainingInterrupted, ends_at_once
+
+    try:
+        with ends_at_once("--val" if args.val else "--c"):
+            train(args)
+    except TrainingInterrupted as stop:
+        given = sys.argv[1:] if argv is None else argv
+        more = "" if "--c" in given or stop.flag in given else f" and {stop.flag}"
+        print(f"Go on with the same command{more}")
+        raise
+    except ExtensionError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        if error.__cause__ is not None:  # in a user's own code, which is to be corrected
+            traceback.print_exception(error.__cause__, file=sys.stderr)
+        return 2
+    return 0
+
+
+def own_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `run_training` that upstream's commands do not have."""
+    names = ("epochs", "iterations", "lr", "batch_size", "seed", "deterministic", "precision", "overwrite")
+    return {name: getattr(args, name) for name in names}
+
+
+def _train(args: argparse.Namespace) -> None:
     from nnunet_lite.training.run_training import run_training
     from nnunet_lite.utilities.device import resolve_device
 
-    try:
-        run_training(
-            args.dataset_name_or_id,
-            args.configuration,
-            args.fold,
-            args.tr,
-            args.p,
-            args.pretrained_weights,
-            args.num_gpus,
-            args.npz,
-            args.c,
-            args.val,
-            args.disable_checkpointing,
-            args.val_best,
-            resolve_device(args.device),
-            epochs=args.epochs,
-            iterations=args.iterations,
-            seed=args.seed,
-            precision=args.precision,
-            overwrite=args.overwrite,
-            previous_stage_trainer=args.previous_stage_trainer,
-        )
-    except TrainingInterrupted as stop:
-        print(f"Go on with the same command and {stop.flag}")
-        raise
+    run_training(
+        args.dataset_name_or_id,
+        args.configuration,
+        args.fold,
+        args.tr,
+        args.p,
+        args.pretrained_weights,
+        args.num_gpus,
+        args.npz,
+        args.c,
+        args.val,
+        args.disable_checkpointing,
+        args.val_best,
+        resolve_device(args.device),
+        previous_stage_trainer=args.previous_stage_trainer,
+        **own_flags(args),
+    )
 
 
 if __name__ == "__main__":  # torchrun -m nnunet_lite.cli.training

@@ -146,12 +146,18 @@ class ConfigurationManager:
 
         Raises:
             PlansError: an edge of the patch is not divisible by the product of its strides, one voxel is all that is
-                left of it, or these are no strides.
+                left of it, these are no strides, or strides of another number of axes.
         """
         strides, patch = self.network_arch_init_kwargs.get("strides"), self.patch_size
         if not isinstance(strides, (list, tuple)) or not strides:
             return
-        if not all(isinstance(stride, (list, tuple)) and len(stride) == len(patch) for stride in strides):
+        axes = {len(stride) if isinstance(stride, (list, tuple)) else 0 for stride in strides}
+        if 0 not in axes and axes != {len(patch)}:
+            raise PlansError(
+                f"Configuration {self.name or '(unnamed)'}: patch_size {list(patch)} has {len(patch)} axes, the "
+                f"network's strides have {sorted(axes)}; correct the plans, or plan the dataset again"
+            )
+        if axes != {len(patch)}:
             return
         checked = [numbers(stride, self._named("strides"), whole=True) for stride in strides]
         divisors = [math.prod(map(int, axis)) for axis in zip(*checked, strict=True)]

@@ -1,25 +1,55 @@
-"""The checkpoints of a fold: which to continue from, and what becomes of those of an earlier run."""
+"""The folder of a fold: which checkpoint to continue from, what becomes of an earlier run's, and who works in it."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import platform
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from nnunet_lite.utilities.files import PathLike
+from nnunet_lite.exceptions import ArgumentError, CheckpointError
+from nnunet_lite.utilities.files import PathLike, storage_errors
+from nnunet_lite.utilities.logging import logger
 
 FINAL, LATEST, BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"
 
 _EARLIER = "previous_"  # of a run that was started anew, until the new one has finished
+_LOCK = ".in_use"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems that have none
 
 
-def checkpoint_to_continue(folder: PathLike) -> Path | None:
-    """The final checkpoint, else the younger one of latest and best, else None."""
+def checkpoints_to_continue(folder: PathLike) -> list[Path]:
+    """What can be continued, best first: the final checkpoint, then the younger one of latest and best."""
     final = Path(folder, FINAL)
-    if final.is_file():
-        return final
     others = [file for file in (Path(folder, LATEST), Path(folder, BEST)) if file.is_file()]
-    return max(others, key=lambda file: file.stat().st_mtime_ns, default=None)
+    others.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    return [final, *others] if final.is_file() else others
+
+
+def first_readable(checkpoints: list[Path], read: Callable[[Path], Any]) -> Path | None:
+    """The first checkpoint that `read` does not refuse, with a warning for each before it; None of none at all.
+
+    Raises:
+        CheckpointError: there are some, and all of them are damaged.
+    """
+    for file in checkpoints:
+        try:
+            read(file)
+        except CheckpointError as error:
+            logger.warning("%s", error)
+        else:
+            return file
+    if checkpoints:
+        names = ", ".join(file.name for file in checkpoints)
+        raise CheckpointError(
+            f"Nothing in {checkpoints[0].parent} can be continued: {names} cannot be read; restore one from a copy, "
+            "or start anew without --c"
+        )
+    return None
 
 
 def set_aside(folder: PathLike) -> list[str]:
@@ -43,3 +73,57 @@ def remove_leftovers(folder: PathLike) -> None:
     for file in Path(folder).glob(".*.tmp.checkpoint_*"):
         with contextlib.suppress(OSError):
             file.unlink()
+
+
+@contextlib.contextmanager
+def in_use(folder: PathLike) -> Iterator[None]:
+    """Keep a second training out of a fold's folder within the block; nothing of it is left afterwards.
+
+    The lock belongs to this process alone and ends with it, however it ends; child processes do not inherit it. Where
+    a file system or an operating system has no locks, there is none.
+
+    Raises:
+        ArgumentError: another process works there; says which.
+        StorageError: the folder cannot be written to.
+    """
+    folder = Path(folder)
+    existed = [path for path in (folder, folder.parent, folder.parent.parent) if path.is_dir()]
+    descriptor = _locked(folder / _LOCK) if os.name == "posix" else None
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                (folder / _LOCK).unlink(missing_ok=True)  # before the lock goes: nobody else may have it yet
+            os.close(descriptor)
+        for path in (folder, folder.parent, folder.parent.parent):  # nothing is left where nothing was written
+            if path not in existed:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+
+def _locked(path: Path) -> int:
+    """Descriptor of the lock file, which this process holds."""
+    fcntl: Any = import_module("fcntl")
+    while True:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+            if error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+                raise ArgumentError(
+                    f"{path.parent} is in use by {owner}; wait for its end, or train another fold. If that machine "
+                    f"has crashed and its lock is stuck on a network drive, delete {path}"
+                ) from error
+            logger.info("%s: this file system has no locks; do not train this fold twice at once", path.parent)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):  # else it was just given back by its owner
+                with storage_errors(path):
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+                return descriptor
+        os.close(descriptor)

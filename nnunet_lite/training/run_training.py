@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from nnunet_lite.exceptions import ArgumentError, CheckpointError
+from nnunet_lite.exceptions import ArgumentError, CheckpointError, DatasetError
 from nnunet_lite.extensions import find_class
+from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.plans_manager import load_plans, plans_file
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.training import fold_folder, splits
+from nnunet_lite.training.determinism import set_determinism
 from nnunet_lite.training.distributed_launch import in_processes
+from nnunet_lite.training.interruption import ends_at_once
 from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
+from nnunet_lite.training.overrides import warn_of_other_settings
 from nnunet_lite.training.pretraining_choice import PretrainingChoice, require_pretrained_trainer
 from nnunet_lite.training.previous_stage import require_previous_stage, take_previous_stage_from
+from nnunet_lite.training.users_trainer import named_failures
 from nnunet_lite.utilities.device import resolve_device, set_num_threads
 from nnunet_lite.utilities.distributed import rank
 from nnunet_lite.utilities.files import load_json
@@ -55,6 +61,9 @@ def run_training(
     seed: int | None = None,
     precision: str = "auto",
     overwrite: bool = False,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    deterministic: bool = False,
     previous_stage_trainer: str | None = None,
     pretraining: PretrainingChoice | None = None,
 ) -> None:
@@ -63,7 +72,8 @@ def run_training(
     Args:
         num_gpus: processes that share each batch, one per GPU (or on the CPU). More than one are started here, so a
             script must protect its main part with `if __name__ == "__main__"`; not those that torchrun has started.
-        epochs, iterations: other lengths than the trainer's; part of the output folder's name, as is `seed`.
+        epochs, iterations, lr, batch_size: in place of the trainer's and the plans'; part of the output folder's name,
+            as are `seed` and `deterministic`.
         precision: auto, float32, bf16 or fp16.
         overwrite: train again where a finished training lies.
         previous_stage_trainer: whose previous stage a cascade learns from, if not this trainer's.
@@ -80,18 +90,22 @@ def run_training(
         *(dataset_name_or_id, configuration, fold, trainer_class_name, plans_identifier, device, continue_training),
         pretraining=pretraining,
     )
-    trainer.override(epochs, iterations, seed, precision)
+    trainer.override(epochs, iterations, seed, precision, lr, batch_size, deterministic)
     if previous_stage_trainer is not None:
         take_previous_stage_from(trainer, previous_stage_trainer)
     trainer.disable_checkpointing = disable_checkpointing or trainer.disable_checkpointing
     set_num_threads(device)
-    torch.backends.cudnn.benchmark = device.type == "cuda"
-    prepare_start(trainer, start)
-    if not only_run_validation:
-        trainer.run_training()
-    if val_with_best:
-        trainer.load_checkpoint(str(Path(trainer.output_folder, fold_folder.BEST)))
-    trainer.perform_actual_validation(export_validation_probabilities)
+    set_determinism(trainer.deterministic, device)
+    lock = fold_folder.in_use(trainer.output_folder) if rank() == 0 else nullcontext()
+    with lock, named_failures(trainer):
+        with ends_at_once("--val" if only_run_validation else "--c"):
+            prepare_start(trainer, start)
+        if not only_run_validation:
+            trainer.run_training()
+        with ends_at_once("--val"):
+            if val_with_best:
+                trainer.load_checkpoint(str(Path(trainer.output_folder, fold_folder.BEST)))
+            trainer.perform_actual_validation(export_validation_probabilities)
 
 
 def get_trainer_from_args(
@@ -113,7 +127,7 @@ def get_trainer_from_args(
     fold = splits.parse_fold(fold)
     dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
     plans = load_plans(plans_file(dataset_name, plans_identifier))
-    dataset_json = load_json(nnUNet_preprocessed / dataset_name / "dataset.json")
+    dataset_json = _read_dataset_json(nnUNet_preprocessed / dataset_name / "dataset.json")
     if plans.get("plans_name", plans_identifier) != plans_identifier:
         logger.warning(
             "The file %s.json calls its plans %s: results go to the folder of that name",
@@ -133,7 +147,16 @@ def get_trainer_from_args(
         "dataset_json": dataset_json,
         "device": device,
     }
-    return trainer_class(**arguments)
+    with named_failures(trainer_class):
+        return trainer_class(**arguments)
+
+
+def _read_dataset_json(file: Path) -> Any:
+    try:
+        return load_json(file)
+    except (OSError, ValueError) as error:
+        reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        raise DatasetError(f"{file} {reason}; nnUNetv2_plan_and_preprocess makes it of that in nnUNet_raw") from error
 
 
 def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
@@ -150,7 +173,9 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
         trainer.load_checkpoint(str(final))
         return
     if start.continue_training:
-        checkpoint = fold_folder.checkpoint_to_continue(folder)
+        checkpoint = fold_folder.first_readable(
+            fold_folder.checkpoints_to_continue(folder), lambda file: _require_fit(trainer, file)
+        )
         if checkpoint is not None:
             logger.info("Continuing from %s", checkpoint)
             trainer.load_checkpoint(str(checkpoint))
@@ -178,10 +203,13 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
         )
 
 
+def _require_fit(trainer: nnUNetTrainer, file: Path) -> None:
+    """Raise CheckpointError for a file that cannot be read, ArgumentError for one of another seed."""
+    warn_of_other_settings(trainer, load_checkpoint(file), str(file))
+
+
 def _check_flags(start: Start, disable_checkpointing: bool, val_with_best: bool) -> None:
     if start.continue_training and start.only_run_validation:
         raise ArgumentError("--c and --val: continue a training, or only validate a finished one; give one of them")
-    if start.continue_training and start.pretrained_weights is not None:
-        raise ArgumentError("--c and -pretrained_weights: a continued training has its own weights; give one of them")
     if val_with_best and disable_checkpointing:
         raise ArgumentError("--val_best needs checkpoint_best, which --disable_checkpointing does not write")

@@ -16,6 +16,7 @@ from nnunet_lite.utilities.logging import logger
 
 SPLITS_FILE = "splits_final.json"
 NUMBER_OF_FOLDS = 5
+_ADVICE = "correct the file, delete it to get a new split, or train with fold 'all'"
 
 
 class Split(TypedDict):
@@ -59,7 +60,7 @@ def random_split(identifiers: Sequence[str], fold: int) -> tuple[list[str], list
 def load_or_create_splits(splits_file: str | os.PathLike[str], identifiers: Sequence[str]) -> list[Split]:
     """Splits of a dataset as they stand on disk; made from `identifiers` if the file is missing.
 
-    Runs that start at once write equal files, each complete, and all go on with what is on disk.
+    Of runs that start at once the first one's file stays, complete, and all go on with what is on disk.
 
     Raises:
         DatasetError: the file is no list of splits, or there are too few cases to make one.
@@ -72,7 +73,7 @@ def load_or_create_splits(splits_file: str | os.PathLike[str], identifiers: Sequ
                 f"needs at least {NUMBER_OF_FOLDS}; train with fold 'all', or write your own {SPLITS_FILE} there"
             )
         logger.info("Creating new %d-fold cross-validation split: %s", NUMBER_OF_FOLDS, path)
-        save_json(generate_crossval_split(identifiers), path)
+        save_json(generate_crossval_split(identifiers), path, once=True)
     return _checked(_read(path), path)
 
 
@@ -120,7 +121,8 @@ def do_split(
 
     Raises:
         ArgumentError: a fold that is neither a number from 0 nor "all".
-        DatasetError: the file cannot be used, names cases that are not there, or leaves nothing to train on.
+        DatasetError: the file cannot be used, names cases that are not there, leaves nothing to train on, or has cases
+            that both train and validate (upstream only warns).
     """
     fold = parse_fold(fold)
     if not identifiers:
@@ -131,11 +133,19 @@ def do_split(
     if fold >= len(splits):
         logger.info("Fold %d is not in %s (%d splits): using a random 80:20 split", fold, splits_file, len(splits))
         train, val = random_split(identifiers, fold)
+        where = f"A random 80:20 split of {len(identifiers)} cases"
     else:
         train, val = list(splits[fold]["train"]), list(splits[fold]["val"])
-        _check_cases(train, val, set(identifiers), f"{splits_file}, split {fold}")
+        where = f"{splits_file}, split {fold}"
+    _check_cases(train, val, set(identifiers), where)
     logger.info("Split %d has %d training and %d validation cases", fold, len(train), len(val))
     return train, val
+
+
+def require_validation_cases(val: Sequence[str], fold: int | str, splits_file: str | os.PathLike[str]) -> None:
+    """Raise DatasetError if a training would have nothing to draw its validation batches from."""
+    if not val:
+        raise DatasetError(f"Fold {fold} of {splits_file} has no validation cases, which every epoch needs; {_ADVICE}")
 
 
 def _check_cases(train: list[str], val: list[str], known: set[str], where: str) -> None:
@@ -147,10 +157,14 @@ def _check_cases(train: list[str], val: list[str], known: set[str], where: str) 
             "run nnUNetv2_preprocess (finished cases are kept), or correct the file (deleting it makes a new split)"
         )
     if not train:
-        raise DatasetError(f"{where}: no training cases; correct the file, or delete it to get a new split")
+        raise DatasetError(f"{where}: no training cases; {_ADVICE}")
     for kind, cases in (("training", train), ("validation", val)):
         if len(set(cases)) < len(cases):
             logger.warning("%s: some %s cases are listed more than once", where, kind)
     overlap = sorted(set(train) & set(val))
     if overlap:
-        logger.warning("%s: %d cases both train and validate (%s ...)", where, len(overlap), overlap[0])
+        names = ", ".join(overlap[:5]) + (", ..." if len(overlap) > 5 else "")
+        raise DatasetError(
+            f"{where}: {len(overlap)} cases both train and validate ({names}), so that the validation would mislead; "
+            "take them out of one of the two lists, or train on all cases with fold 'all'"
+        )

@@ -13,6 +13,7 @@ from nnunet_lite.exceptions import CheckpointError
 from nnunet_lite.models.checkpoint import Checkpoint, load_weights, unwrap
 from nnunet_lite.training.online_evaluation import StepOutput
 from nnunet_lite.training.previous_stage import take_previous_stage_from
+from nnunet_lite.utilities.logging import logger
 from nnunet_lite.version import __version__
 
 _SPEED_ONLY = ("fused", "foreach")  # how an optimizer computes, not what
@@ -83,6 +84,7 @@ def training_state(trainer: Any) -> Checkpoint:
     """Everything that is needed to go on; in the middle of an epoch the curves end with the last complete one."""
     next_epoch = trainer.current_epoch + 1
     scaler = trainer.grad_scaler
+    given_up = trainer._guard.random_states  # of an iteration that is done again
     return {
         "network_weights": unwrap(trainer.network).state_dict(),
         "optimizer_state": optimizer_state(trainer.optimizer),
@@ -97,7 +99,7 @@ def training_state(trainer: Any) -> Checkpoint:
             "version": __version__,
             "hyperparameters": trainer.hyperparameters(),
             "seed": trainer.seed,
-            "random_states": random_states(trainer.device),
+            "random_states": random_states(trainer.device) if given_up is None else given_up,
             "iterations_done": len(trainer.epoch_outputs),
             "train_outputs": pack_outputs(trainer.epoch_outputs),
         },
@@ -121,8 +123,7 @@ def restore_training_state(trainer: Any, checkpoint: Checkpoint, source: str) ->
     trainer._best_ema = float(best) if best is not None and np.isfinite(best) else None
     axes = checkpoint.get("inference_allowed_mirroring_axes", trainer.inference_allowed_mirroring_axes)
     trainer.inference_allowed_mirroring_axes = axes
-    if checkpoint.get("optimizer_state"):
-        restore_optimizer(trainer.optimizer, checkpoint["optimizer_state"])
+    _restore_momenta(trainer, checkpoint.get("optimizer_state"), source)
     if trainer.grad_scaler is not None and checkpoint.get("grad_scaler_state"):
         trainer.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
     own = checkpoint.get("nnunet_lite", {})
@@ -132,3 +133,17 @@ def restore_training_state(trainer: Any, checkpoint: Checkpoint, source: str) ->
     trainer.seed = own.get("seed", trainer.seed)
     trainer.epoch_outputs = unpack_outputs(own.get("train_outputs", {}), own.get("iterations_done", 0))
     restore_random_states(own.get("random_states", {}), trainer.device)
+
+
+def _restore_momenta(trainer: Any, state: Any, source: str) -> None:
+    """Put the optimizer's state back; a checkpoint that was stripped of it is continued without."""
+    if not state or not state.get("param_groups"):
+        logger.warning("%s has no state of an optimizer, which starts afresh", source)
+        return
+    try:
+        restore_optimizer(trainer.optimizer, state)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{source} cannot be continued: its optimizer is not that of {type(trainer).__name__} ({error}); "
+            "continue it with the trainer that wrote it, or start anew with -pretrained_weights"
+        ) from error

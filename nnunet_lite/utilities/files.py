@@ -159,6 +159,33 @@ def write_text(content: str, path: PathLike) -> None:
     write_bytes(content.encode("utf-8"), path)
 
 
+def write_text_once(content: str, path: PathLike) -> bool:
+    """Write a whole text file unless one of that name is there; of several writers at once the first one wins.
+
+    Returns whether it was written. Where the file system has no hard links the last of them wins.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written to.
+    """
+    target = Path(path)
+    draft = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    try:
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(content.encode("utf-8"))
+            _flush_to_disk(draft)
+            try:
+                os.link(draft, target)
+            except FileExistsError:
+                return False
+            except OSError:
+                os.replace(draft, target)
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
 def copy_file(source: PathLike, target: PathLike, *, only_if_newer: bool = False) -> bool:
     """Copy a file with its times, atomically; returns whether it was copied."""
     source, target = Path(source), Path(target)
@@ -201,9 +228,17 @@ def _require_shallow(content: Any) -> None:
     raise ValueError(_TOO_DEEP)
 
 
-def save_json(obj: Any, path: PathLike, *, sort_keys: bool = True, indent: int = 4) -> None:
-    """Write JSON atomically; numpy scalars and arrays, tuples and paths are converted, NaN is written as bare NaN."""
-    write_text(json.dumps(to_plain(obj), sort_keys=sort_keys, indent=indent), path)
+def save_json(obj: Any, path: PathLike, *, sort_keys: bool = True, indent: int = 4, once: bool = False) -> None:
+    """Write JSON atomically; numpy scalars and arrays, tuples and paths are converted, NaN is written as bare NaN.
+
+    Args:
+        once: leave a file alone that is there already; see `write_text_once`.
+    """
+    text = json.dumps(to_plain(obj), sort_keys=sort_keys, indent=indent)
+    if once:
+        write_text_once(text, path)
+    else:
+        write_text(text, path)
 
 
 def to_plain(obj: Any) -> Any:

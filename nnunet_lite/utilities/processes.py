@@ -9,19 +9,24 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 
 _environment_lock = threading.Lock()
+_OF_THE_GROUP = {  # signals that terminals and schedulers send to all processes at once
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+}
 
 
 @contextlib.contextmanager
 def environment(changes: dict[str, str]) -> Iterator[None]:
     """Environment of processes started within the block. Thread counts must stand there before numpy is imported.
 
-    These processes do not see Ctrl-C until they call `leave_ctrl_c_to_parent`: it would end them in their imports.
+    These processes do not see Ctrl-C, nor the signals of a scheduler, until they call `leave_ctrl_c_to_parent`: what
+    reaches the whole process group would end them in their imports, before the parent can decide.
     """
-    with _environment_lock, _ctrl_c_blocked():
+    with _environment_lock, _signals_blocked():
         before = {name: os.environ.get(name) for name in changes}
         os.environ.update(changes)
         try:
@@ -35,23 +40,28 @@ def environment(changes: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ctrl_c_blocked() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Blocked in this thread and in the processes it starts; what arrives meanwhile is delivered afterwards."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)
     try:
+        resource_tracker.ensure_running()  # else the first worker's start does it, which unblocks some of them
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave_ctrl_c_to_parent() -> None:
-    """Called by a worker: Ctrl-C reaches the parent, which ends the workers."""
+    """Called by a worker: Ctrl-C reaches the parent, which ends the workers; so did signals while this one started."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number in _OF_THE_GROUP - {signal.SIGINT}:
+            handler = signal.signal(number, signal.SIG_IGN)  # which forgets one that waits to be delivered
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_GROUP)
 
 
 def end_with_parent() -> None:

@@ -191,7 +191,16 @@ UPSTREAM: dict[str, list[tuple[Any, ...]]] = {
 }
 
 PARTS = {"-num_parts", "-part_id"}  # spelled as upstream spells them for prediction
-_TRAINING = {"--epochs", "--iterations", "--seed", "--precision", "--overwrite"}
+_TRAINING = {
+    "--epochs",
+    "--iterations",
+    "--lr",
+    "--batch-size",
+    "--seed",
+    "--deterministic",
+    "--precision",
+    "--overwrite",
+}
 OURS: dict[str, set[str]] = {  # long flags whose defaults change nothing
     "planning:extract_fingerprint_entry": {"--max-ram", *PARTS},
     "planning:plan_experiment_entry": {"--dry-run"},

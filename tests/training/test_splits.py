@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
-from nnunet_lite.training.splits import do_split, generate_crossval_split, load_or_create_splits, random_split
+from nnunet_lite.training.splits import (
+    do_split,
+    generate_crossval_split,
+    load_or_create_splits,
+    random_split,
+    require_validation_cases,
+)
 
 
 def names(count: int) -> list[str]:
@@ -80,6 +88,7 @@ def test_too_few_cases(tmp_path: Path) -> None:
         ('[{"train": ["c00"]}]', "split 0.*'val'"),
         ('[{"train": ["c00", "x", "y"], "val": ["c01"]}]', r"2 cases have no preprocessed data \(x, y\)"),
         ('[{"train": [], "val": ["c01"]}]', "no training cases"),
+        ('[{"train": ["c00", "c01", "c02"], "val": ["c01"]}]', r"1 cases both train and validate \(c01\)"),
     ],
 )
 def test_bad_files(content: str, message: str, tmp_path: Path) -> None:
@@ -88,7 +97,49 @@ def test_bad_files(content: str, message: str, tmp_path: Path) -> None:
         do_split(0, names(6), tmp_path / "splits_final.json")
 
 
-def test_overlap_is_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "splits_final.json").write_text('[{"train": ["c00", "c01", "c01"], "val": ["c01"]}]')
+def test_a_case_twice_in_a_list_is_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "splits_final.json").write_text('[{"train": ["c00", "c01", "c01"], "val": ["c02"]}]')
     do_split(0, names(6), tmp_path / "splits_final.json")
-    assert "1 cases both train and validate" in caplog.text and "more than once" in caplog.text
+    assert "some training cases are listed more than once" in caplog.text
+
+
+def test_a_random_split_that_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "splits_final.json").write_text('[{"train": ["c00"], "val": ["c01"]}]')
+    with pytest.raises(DatasetError, match="random 80:20 split of 1 cases: no training cases"):
+        do_split(1, names(1), tmp_path / "splits_final.json")
+
+
+def test_a_training_needs_validation_cases(tmp_path: Path) -> None:
+    (tmp_path / "splits_final.json").write_text('[{"train": ["c01"], "val": []}]')
+    _, val = do_split(0, names(6), tmp_path / "splits_final.json")
+    with pytest.raises(DatasetError, match="Fold 0 of splits_final.json has no validation cases"):
+        require_validation_cases(val, 0, "splits_final.json")
+
+
+_AT_ONCE = """
+import json, sys, time
+from nnunet_lite.training.splits import do_split, load_or_create_splits
+file, fold, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+sys.stdin.readline()
+cases = [f"c{i:02d}" for i in range(number)]
+print(json.dumps(load_or_create_splits(file, cases)))
+"""
+
+
+def test_five_folds_at_once_on_an_empty_folder_use_one_split(tmp_path: Path) -> None:
+    file = tmp_path / "splits_final.json"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _AT_ONCE, str(file), str(fold), str(20 + fold)],  # preprocessing is still adding
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for fold in range(5)
+    ]  # fmt: skip
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = {process.communicate()[0] for process in processes}
+    assert [process.returncode for process in processes] == [0] * 5
+    assert len(said) == 1
+    assert json.loads(said.pop()) == json.loads(file.read_text())
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]

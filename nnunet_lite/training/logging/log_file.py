@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,8 @@ from nnunet_lite.utilities.logging import logger
 
 _ATTEMPTS = 5  # network drives hiccup
 _PAUSE = 0.5  # seconds between them
+_LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # not cured by waiting
+_warned: set[Path] = set()
 
 
 def log_file_name(now: datetime) -> str:
@@ -38,7 +41,9 @@ def _append(path: Path, text: str) -> None:
                 file.write(text)
             return
         except OSError as error:
-            if attempt == _ATTEMPTS - 1:
-                logger.warning("%s cannot be written: %s", path, error)
-            else:
-                time.sleep(_PAUSE)
+            if error.errno in _LASTING or attempt == _ATTEMPTS - 1:
+                if path not in _warned:
+                    logger.warning("%s cannot be written: %s; the training goes on", path, error)
+                    _warned.add(path)
+                return
+            time.sleep(_PAUSE)

@@ -27,7 +27,7 @@ from nnunet_lite.training.debug_information import debug_information, save_docum
 from nnunet_lite.training.device_feed import DeviceFeed
 from nnunet_lite.training.distributed_training import agree, distribute, mean_over_ranks, seed_rank, weigh_by_share
 from nnunet_lite.training.fold_folder import remove_leftovers, remove_superseded
-from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
+from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted, ends_at_once
 from nnunet_lite.training.logging.epoch_report import epoch_report, steps_of_epoch
 from nnunet_lite.training.logging.epoch_speed import EpochSpeed
 from nnunet_lite.training.logging.log_file import log_file_name
@@ -35,7 +35,10 @@ from nnunet_lite.training.logging.loggers import MetaLogger
 from nnunet_lite.training.nnUNetTrainer.training_model import TrainingModel
 from nnunet_lite.training.numerical_faults import FiniteUpdates, require_finite_weights
 from nnunet_lite.training.online_evaluation import StepOutput, collate_outputs, dice_from_counts, hard_counts, to_host
+from nnunet_lite.training.overrides import Overrides, apply_overrides, require_lr_in_use
+from nnunet_lite.training.slow_iterations import SlowIterationGuard
 from nnunet_lite.training.trainer_state import make_grad_scaler, restore_training_state, training_state
+from nnunet_lite.training.users_trainer import checked_loss, checked_network, checked_output, pair_from
 from nnunet_lite.training.validation import validate
 from nnunet_lite.utilities.compilation import with_way_back
 from nnunet_lite.utilities.device import autocast, empty_cache, resolve_precision
@@ -66,6 +69,8 @@ class nnUNetTrainer(TrainingModel):
     save_every: int = 50
     disable_checkpointing: bool = False
     precision: str = "auto"
+    deterministic: bool = False
+    overrides: Overrides = Overrides()
     logger: MetaLogger
 
     def __init__(
@@ -115,6 +120,7 @@ class nnUNetTrainer(TrainingModel):
         self._finite_updates = FiniteUpdates(self)
         self._stop = StopRequest()
         self._speed = EpochSpeed()
+        self._guard = SlowIterationGuard(self)
         self._log_file_name = log_file_name(datetime.now())
         self._resume = resume
         self._set_output_folder(self.__class__.__name__)
@@ -136,26 +142,20 @@ class nnUNetTrainer(TrainingModel):
         self.logger.update_config({**{name: self.my_init_kwargs[name] for name in named}, "dataset": self.dataset_json})
 
     def override(
-        self, epochs: int | None = None, iterations: int | None = None, seed: int | None = None, precision: str = "auto"
+        self,
+        epochs: int | None = None,
+        iterations: int | None = None,
+        seed: int | None = None,
+        precision: str = "auto",
+        lr: float | None = None,
+        batch_size: int | None = None,
+        deterministic: bool = False,
     ) -> None:
-        """Apply the command line's own flags; lengths and seed become part of the output folder's name.
-
-        `iterations` counts training batches per epoch; validation batches keep their proportion (5 to 1), at least 1.
-        """
-        parts = [type(self).__name__]
-        if epochs is not None:
-            self.num_epochs = epochs
-            parts.append(f"e{epochs}")
-        if iterations is not None:
-            share = self.num_val_iterations_per_epoch / self.num_iterations_per_epoch
-            self.num_iterations_per_epoch = iterations
-            self.num_val_iterations_per_epoch = max(1, round(iterations * share))
-            parts.append(f"i{iterations}")
-        if seed is not None:
-            self.seed = seed
-            parts.append(f"s{seed}")
+        """Apply the command line's own flags; all but the precision become part of the output folder's name."""
+        self.overrides = Overrides(epochs, iterations, lr, batch_size, seed, deterministic)
+        apply_overrides(self, self.overrides)
         self.precision = precision
-        self._set_output_folder("_".join(parts))
+        self._set_output_folder("_".join((type(self).__name__, *self.overrides.name_parts())))
 
     # building
 
@@ -176,7 +176,7 @@ class nnUNetTrainer(TrainingModel):
         self.num_input_channels = determine_num_input_channels(
             self.plans_manager, self.configuration_manager, self.dataset_json
         )
-        self.network = self._build_network().to(self.device)
+        self.network = checked_network(self, self._build_network()).to(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
         if self.uses_channels_last:
@@ -184,10 +184,11 @@ class nnUNetTrainer(TrainingModel):
         if self._do_i_compile():
             self.network = torch.compile(self.network)
         load_compiler_when_needed()
-        self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        self.optimizer, self.lr_scheduler = pair_from(self, "configure_optimizers", "optimizer, lr_scheduler")
+        require_lr_in_use(self)
         if self.is_ddp:
             self.network = distribute(self.network, self.device, self._may_leave_parameters_out())
-        self.loss = weigh_by_share(self._build_loss(), self.batch_share)
+        self.loss = weigh_by_share(checked_loss(self, self._build_loss()), self.batch_share)
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
         self.logger.update_config({"hparas": self.hyperparameters()})
@@ -196,7 +197,14 @@ class nnUNetTrainer(TrainingModel):
         """What this training differs in from another of the same plans."""
         names = ("initial_lr", "weight_decay", "oversample_foreground_percent", "probabilistic_oversampling")
         lengths = ("num_iterations_per_epoch", "num_val_iterations_per_epoch", "num_epochs")
-        others = ("enable_deep_supervision", "batch_size", "precision", "seed", "previous_stage_trainer")
+        others = (
+            "enable_deep_supervision",
+            "batch_size",
+            "precision",
+            "seed",
+            "deterministic",
+            "previous_stage_trainer",
+        )
         values = {name: getattr(self, name) for name in names + lengths + others}
         if self.batch_share is not None and self._oversampling_of_all is not None:  # what all ranks have in common
             values |= {"batch_size": self.batch_share.whole, "oversample_foreground_percent": self._oversampling_of_all}
@@ -221,7 +229,7 @@ class nnUNetTrainer(TrainingModel):
         if not self.was_initialized:
             self.initialize()
         seed_rank(self.seed or 0, self.current_epoch)
-        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+        self.dataloader_train, self.dataloader_val = pair_from(self, "get_dataloaders", "training, validation batches")
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         self.print_plans()
         empty_cache(self.device)
@@ -374,8 +382,9 @@ class nnUNetTrainer(TrainingModel):
 
     def run_training(self) -> None:
         """Train from the current epoch to the last."""
-        with self._stop:
+        with ends_at_once():
             self.on_train_start()
+        with self._stop, self._guard:
             for _ in range(self.current_epoch, self.num_epochs):
                 self.on_epoch_start()
                 self.on_train_epoch_start()
@@ -392,18 +401,26 @@ class nnUNetTrainer(TrainingModel):
 
     def _train_steps(self) -> list[StepOutput]:
         for _ in steps_of_epoch(len(self.epoch_outputs), self.num_iterations_per_epoch, "Training"):
-            self.epoch_outputs.append(self.train_step(self._next_batch(self.dataloader_train)))
+            output = self.train_step(self._next_batch(self.dataloader_train))
+            self._guard.settle()
+            self.epoch_outputs.append(checked_output(self, "train_step", output))
         self._finite_updates.settle()
         return self.epoch_outputs
 
     def _validation_steps(self) -> list[StepOutput]:
         steps = steps_of_epoch(0, self.num_val_iterations_per_epoch, "Validation")
-        return [self.validation_step(self._next_batch(self.dataloader_val)) for _ in steps]
+        outputs = []
+        for _ in steps:
+            output = self.validation_step(self._next_batch(self.dataloader_val))
+            self._guard.settle()
+            outputs.append(checked_output(self, "validation_step", output))
+        return outputs
 
     def _next_batch(self, loader: Any) -> Any:
         """The next batch; a request to stop or a failed worker ends the training here, with its state saved."""
         batch, failure = None, None
         if self._stop.received is None:
+            self._guard.begin()
             try:
                 batch = self._feed.draw(partial(self._draw, loader))
             except nnUNetError as error:
@@ -420,6 +437,7 @@ class nnUNetTrainer(TrainingModel):
     def _save_interrupted(self) -> None:
         """Write checkpoint_latest in the middle of an epoch: upstream would repeat that epoch, we go on within it."""
         self._finite_updates.settle()
+        self._guard.settle()
         self._close_dataloaders()
         self.epoch_outputs = mean_over_ranks(self.epoch_outputs)
         self.current_epoch -= 1

@@ -151,7 +151,7 @@ class TrainingData:
         if self.dataset_class is None:
             self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         identifiers = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-        file = os.path.join(self.preprocessed_dataset_folder_base, splits.SPLITS_FILE)
+        file = self._splits_file()
         expected = self.dataset_json.get("numTraining")
         if isinstance(expected, int) and len(identifiers) < expected and not os.path.exists(file):
             logger.warning(
@@ -161,10 +161,14 @@ class TrainingData:
             )
         return splits.do_split(self.fold, identifiers, file)
 
+    def _splits_file(self) -> str:
+        return os.path.join(self.preprocessed_dataset_folder_base, splits.SPLITS_FILE)
+
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Datasets of the training and the validation cases, which are looked at once."""
         previous = self.folder_with_segs_from_previous_stage
         keys = self.do_split()
+        splits.require_validation_cases(keys[1], self.fold, self._splits_file())
         datasets = [self.dataset_class(self.preprocessed_dataset_folder, cases, previous) for cases in keys]
         with self._speed.watch.waiting(lambda: f"a look at every case of {self.preprocessed_dataset_folder}"):
             for dataset in datasets:
@@ -182,6 +186,7 @@ class TrainingData:
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Iterators over training and validation batches: dicts of data, target and keys."""
+        dataset_tr, dataset_val = self.get_tr_and_val_datasets()  # first: nothing is logged yet if they are unusable
         patch_size = self.configuration_manager.patch_size
         rotation, dummy_2d, initial_patch_size, mirror_axes = (
             self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
@@ -198,7 +203,6 @@ class TrainingData:
             patch_size, rotation, scales, mirror_axes, dummy_2d, use_mask_for_norm=use_mask, **labels
         )
         validation = self.get_validation_transforms(scales, **labels)
-        dataset_tr, dataset_val = self.get_tr_and_val_datasets()
         workers = num_processes_data_augmentation()
         return (
             self._batches(dataset_tr, initial_patch_size, training, 0, workers),
