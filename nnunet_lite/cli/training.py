@@ -66,7 +66,7 @@ def run_stoppable(
             train(args)
     except TrainingInterrupted as stop:
         given = sys.argv[1:] if argv is None else argv
-        more = "" if "--c" in given or stop.flag in given else f" and {stop.flag}"
+        more = "" if {"--c", "--val", stop.flag} & set(given) else f" and {stop.flag}"
         print(f"Go on with the same command{more}")
         raise
     except ExtensionError as error:

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec
 
 import torch
 
@@ -36,7 +36,6 @@ from nnunet_lite.utilities.parallel import describe
 from nnunet_lite.utilities.processes import describe_exit, end_with_parent, environment, leave_ctrl_c_to_parent
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 _POLL = 0.2  # seconds between looks at requests to stop
 _SAVING = 120.0  # seconds in which the others end after one has ended on request
@@ -207,21 +206,18 @@ def _supervise(ranks: list[_Rank], stop: StopRequest) -> None:
         primary = any(not _is_consequence(rank) for rank in failed)
         if deadline is not None and (time.monotonic() > deadline or (primary and stop.received is None)):
             break
-    _raise_outcome(ranks, stop)
+    _raise_outcome(ranks)
 
 
 def _is_consequence(rank: _Rank) -> bool:
     return rank.report is not None and rank.report.consequence
 
 
-def _raise_outcome(ranks: list[_Rank], stop: StopRequest) -> None:
+def _raise_outcome(ranks: list[_Rank]) -> None:
     failed = sorted((rank for rank in ranks if rank.failure() is not None), key=_is_consequence)
     flags = [rank.report.flag for rank in ranks if rank.report is not None and rank.report.flag is not None]
     if flags and all(_is_consequence(rank) for rank in failed):
         raise TrainingInterrupted(flags[0])
-    ended = [rank for rank in failed if rank.report is None]
-    if stop.received is not None and ended:  # before or after the training, where nothing is to be saved
-        raise KeyboardInterrupt if stop.received == "SIGINT" else SystemExit(128 + signal.Signals[stop.received])
     if failed:
         error = failed[0].failure()
         assert error is not None
@@ -235,16 +231,9 @@ def _run_rank(
     for name in ("SIGTERM", "SIGUSR1"):  # a scheduler sends them to every process
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _leave)
-    leave_ctrl_c_to_parent()
-    end_with_parent()
-    threading.Thread(target=_obey, args=(connection,), daemon=True).start()
-    for name, value in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), member, strict=True):
-        os.environ[name] = str(value)
-    if verbose:
-        log_to_console(logging.INFO if member.rank == 0 else logging.ERROR)
     try:
-        with joined(member, device, meet(_HOST, port)):
-            call.function(*call.args, **call.kwargs)
+        leave_ctrl_c_to_parent()  # lets through what has arrived meanwhile
+        _work(connection, member, call, device, port, verbose)
     except TrainingInterrupted as stop:
         connection.send(_Report(flag=stop.flag))
     except SystemExit as end:
@@ -252,6 +241,17 @@ def _run_rank(
     except Exception as error:
         connection.send(_report(error, member.rank))
         _end_now(2)
+
+
+def _work(connection: Connection, member: Member, call: _Call, device: torch.device, port: int, verbose: bool) -> None:
+    end_with_parent()
+    threading.Thread(target=_obey, args=(connection,), daemon=True).start()
+    for name, value in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), member, strict=True):
+        os.environ[name] = str(value)
+    if verbose:
+        log_to_console(logging.INFO if member.rank == 0 else logging.ERROR)
+    with joined(member, device, meet(_HOST, port)):
+        call.function(*call.args, **call.kwargs)
 
 
 def _report(error: Exception, rank: int) -> _Report:
@@ -274,7 +274,8 @@ def _end_now(code: int) -> None:
 
 
 def _leave(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
+    interruption.ignore_requests()
+    raise TrainingInterrupted
 
 
 def _obey(connection: Connection) -> None:

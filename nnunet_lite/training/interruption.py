@@ -38,17 +38,33 @@ def signal_numbers() -> list[int]:
 
 @contextlib.contextmanager
 def ends_at_once(flag: str = "--c") -> Iterator[None]:
-    """Within the block a request to stop raises TrainingInterrupted: there is nothing to save that is not on disk."""
+    """Within the block a request to stop raises TrainingInterrupted: there is nothing to save that is not on disk.
+
+    One of several ranks hears only the first request: their launcher repeats what the scheduler has sent to all.
+    """
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
+        if _is_rank():
+            ignore_requests()
         _say(f"{signal.Signals(number).name} received: stopping; there is nothing to save now")
         raise TrainingInterrupted(flag)
 
     before = _install(leave)
+    stopping = False
     try:
         yield
+    except TrainingInterrupted:
+        stopping = _is_rank()
+        raise
     finally:
-        _put_back(before)
+        if not stopping:
+            _put_back(before)
+
+
+def ignore_requests() -> None:
+    """From now on this process, which is ending, is not disturbed by further requests to stop."""
+    for number in signal_numbers():
+        signal.signal(number, signal.SIG_IGN)
 
 
 class StopRequest:

@@ -20,7 +20,7 @@ from nnunet_lite.configuration import cpu_count
 from nnunet_lite.exceptions import ArgumentError, DatasetError, WorkerError
 from nnunet_lite.training import interruption, process_group
 from nnunet_lite.training.distributed_launch import in_processes
-from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted
+from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted, ends_at_once
 from nnunet_lite.training.process_group import Member, check_devices, member_from_environment, share_of_processors
 from nnunet_lite.utilities import distributed
 
@@ -85,6 +85,15 @@ def _validate(folder: Path) -> None:
     time.sleep(600)
 
 
+def _evaluate(folder: Path) -> None:
+    """A final validation that needs a while to leave."""
+    with ends_at_once("--val"):
+        try:
+            _validate(folder)
+        finally:
+            time.sleep(1)
+
+
 def _leave_in_one(folder: Path) -> None:
     """Stopped where ranks cannot agree, as at the start of a training."""
     if distributed.rank() == 1:
@@ -100,6 +109,7 @@ TASKS: dict[str, Callable[[Path], None]] = {
     "hang in one": _hang_in_one,
     "train": _train,
     "validate": _validate,
+    "evaluate": _evaluate,
     "leave in one": _leave_in_one,
 }
 
@@ -179,9 +189,23 @@ def test_one_rank_that_has_stopped_stops_the_other(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_outside_of_the_training_ends_all(tmp_path: Path) -> None:
     thread = _when_ready(tmp_path, lambda ranks: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(TrainingInterrupted):
         work("validate", tmp_path, num_gpus=2)
     thread.join()
+
+
+def test_a_signal_to_the_whole_group_outside_of_the_training(tmp_path: Path) -> None:
+    """Each rank gets it twice: from the scheduler and, passed on, from its parent."""
+
+    def send(ranks: list[int]) -> None:
+        for pid in [*ranks, os.getpid()]:
+            os.kill(pid, signal.SIGTERM)
+
+    thread = _when_ready(tmp_path, send)
+    with pytest.raises(TrainingInterrupted) as stop:
+        work("evaluate", tmp_path, num_gpus=2)
+    thread.join()
+    assert stop.value.flag == "--val"
 
 
 def _script(folder: Path, what: str, number: int) -> str:

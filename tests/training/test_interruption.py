@@ -16,6 +16,7 @@ from helpers import tiny_training
 from helpers.commands import half_written, start, succeed
 
 from nnunet_lite.models.checkpoint import load_checkpoint
+from nnunet_lite.training import interruption
 from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted, ends_at_once
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -235,3 +236,20 @@ def test_at_once(number: signal.Signals) -> None:
     with pytest.raises(TrainingInterrupted) as caught, ends_at_once("--val"):
         signal.raise_signal(number)
     assert (caught.value.code, caught.value.flag, signal.getsignal(number)) == (85, "--val", before)
+
+
+def test_a_rank_that_leaves_is_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = interruption.signal_numbers()
+    before = [signal.getsignal(number) for number in numbers]
+    monkeypatch.setattr(interruption, "_is_rank", lambda: True)
+    try:
+        with pytest.raises(TrainingInterrupted), ends_at_once(), ends_at_once("--val"):
+            try:
+                signal.raise_signal(signal.SIGUSR1)
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert {signal.getsignal(number) for number in numbers} == {signal.SIG_IGN}
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
