@@ -29,6 +29,15 @@ class PromptBatchIterator(BatchIterator):
             start = (start[0], start[1] + 1)
         super().__init__(loader, num_workers, start=start, **others)
 
+    def describe_wait(self) -> str:
+        """See BatchIterator."""
+        return super().describe_wait() if self._first is None else self._first.describe_wait()
+
+    @property
+    def stops_waiting(self) -> bool:
+        """See BatchIterator."""
+        return self._first is None and super().stops_waiting
+
     def __next__(self) -> dict[str, Any]:
         """The next batch; raises as BatchIterator does."""
         if self._first is None:

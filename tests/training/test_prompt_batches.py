@@ -59,3 +59,14 @@ def test_only_the_first_is_made_here() -> None:
 def test_without_workers_all_are_made_here() -> None:
     batches = PromptBatchIterator(_loader(with_process=True), 0)
     assert [int(next(batches)["data"][0, 0, 0, 0, 0]) for _ in range(2)] == [os.getpid()] * 2
+
+
+def test_what_is_waited_for() -> None:
+    """The first batch cannot be left before it is made; those of the workers can."""
+    with PromptBatchIterator(_loader(), 1, start=(0, 4), batches_per_epoch=5) as batches:
+        assert batches.describe_wait().startswith("Batch 4 of epoch 0 ")
+        assert not batches.stops_waiting
+        next(batches)
+        assert batches.describe_wait().startswith("Batch 0 of epoch 1 ")
+        assert "worker 1 of 1" in batches.describe_wait()
+        assert batches.stops_waiting
