@@ -65,7 +65,8 @@ class SlowIterationGuard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         failed = kind is not None and issubclass(kind, Exception) and not issubclass(kind, nnUNetError)
-        if failed and self._untouched and (self._trainer.current_epoch > 0 or self._trainer.epoch_outputs):
+        saves = self._untouched and not self._trainer.disable_checkpointing
+        if failed and saves and (self._trainer.current_epoch > 0 or self._trainer.epoch_outputs):
             self._save_before_failure()
         self.settle()
         self._over.set()
@@ -128,9 +129,10 @@ class SlowIterationGuard:
         code = 1
         try:
             self._save()
+            saved = "" if self._trainer.disable_checkpointing else "; the state before it is saved"
             self._trainer.print_to_log_file(
-                f"Stopped on request: this iteration takes more than {self.patience:.0f} s; the state before it is "
-                "saved. Go on with the same command and --c"
+                f"Stopped on request: this iteration takes more than {self.patience:.0f} s{saved}. "
+                "Go on with the same command and --c"
             )
             code = EXIT_CODE
         except nnUNetError as error:

@@ -41,7 +41,7 @@ from nnunet_lite.training.trainer_state import make_grad_scaler, restore_trainin
 from nnunet_lite.training.users_trainer import checked_loss, checked_network, checked_output, pair_from
 from nnunet_lite.training.validation import validate
 from nnunet_lite.utilities.compilation import with_way_back
-from nnunet_lite.utilities.device import autocast, empty_cache, resolve_precision
+from nnunet_lite.utilities.device import autocast, empty_cache
 from nnunet_lite.utilities.distributed import all_gather_objects, barrier, highest, is_distributed, local_rank, rank
 from nnunet_lite.utilities.files import save_json, write_text
 from nnunet_lite.utilities.lean_torch import load_compiler_when_needed
@@ -68,7 +68,6 @@ class nnUNetTrainer(TrainingModel):
     gradient_clip_norm: float = 12.0
     save_every: int = 50
     disable_checkpointing: bool = False
-    precision: str = "auto"
     deterministic: bool = False
     overrides: Overrides = Overrides()
     logger: MetaLogger
@@ -154,7 +153,8 @@ class nnUNetTrainer(TrainingModel):
         """Apply the command line's own flags; all but the precision become part of the output folder's name."""
         self.overrides = Overrides(epochs, iterations, lr, batch_size, seed, deterministic)
         apply_overrides(self, self.overrides)
-        self.precision = precision
+        if precision != "auto":  # a trainer may have one of its own
+            self.precision = precision
         self._set_output_folder("_".join((type(self).__name__, *self.overrides.name_parts())))
 
     # building
@@ -170,7 +170,7 @@ class nnUNetTrainer(TrainingModel):
         self._oversampling_of_all = self.oversample_foreground_percent
         self._set_batch_size_and_oversample()
         self.batch_share = gather_shares(self.batch_size)
-        self._autocast_type = resolve_precision(self.precision, self.device, training=True)
+        self._choose_precision()
         if self._autocast_type is not torch.float16:
             self.grad_scaler = None
         self.num_input_channels = determine_num_input_channels(
@@ -197,15 +197,8 @@ class nnUNetTrainer(TrainingModel):
         """What this training differs in from another of the same plans."""
         names = ("initial_lr", "weight_decay", "oversample_foreground_percent", "probabilistic_oversampling")
         lengths = ("num_iterations_per_epoch", "num_val_iterations_per_epoch", "num_epochs")
-        others = (
-            "enable_deep_supervision",
-            "batch_size",
-            "precision",
-            "seed",
-            "deterministic",
-            "previous_stage_trainer",
-        )
-        values = {name: getattr(self, name) for name in names + lengths + others}
+        others = ("enable_deep_supervision", "batch_size", "precision", "seed", "deterministic")
+        values = {name: getattr(self, name) for name in (*names, *lengths, *others, "previous_stage_trainer")}
         if self.batch_share is not None and self._oversampling_of_all is not None:  # what all ranks have in common
             values |= {"batch_size": self.batch_share.whole, "oversample_foreground_percent": self._oversampling_of_all}
         return values
@@ -228,9 +221,12 @@ class nnUNetTrainer(TrainingModel):
         self.logger.connect()
         if not self.was_initialized:
             self.initialize()
+        remark = self._choose_precision()  # again, for an `initialize` of a user's that does all by itself
         seed_rank(self.seed or 0, self.current_epoch)
         self.dataloader_train, self.dataloader_val = pair_from(self, "get_dataloaders", "training, validation batches")
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
+        if remark is not None:
+            self.print_to_log_file(remark)
         self.print_plans()
         empty_cache(self.device)
         if self.local_rank == 0:
@@ -431,7 +427,7 @@ class nnUNetTrainer(TrainingModel):
         self._save_interrupted()
         if failure is not None:
             raise failure
-        self.print_to_log_file("Stopped on request; the state is saved")
+        self.print_to_log_file("Stopped on request" + ("" if self.disable_checkpointing else "; the state is saved"))
         raise TrainingInterrupted
 
     def _save_interrupted(self) -> None:

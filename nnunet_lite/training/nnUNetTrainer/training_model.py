@@ -20,6 +20,7 @@ from nnunet_lite.training.loss import deep_supervision
 from nnunet_lite.training.loss.compound_losses import default_loss
 from nnunet_lite.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunet_lite.training.nnUNetTrainer.training_data import TrainingData
+from nnunet_lite.training.precision import training_precision
 from nnunet_lite.utilities.device import can_compile
 
 
@@ -32,7 +33,10 @@ class TrainingModel(TrainingData):
     num_epochs: int = 1000
     find_unused_parameters: bool | None = None  # of DistributedDataParallel; None: where deep supervision is off
 
+    precision: str = "auto"
+
     network: Any
+    _autocast_type: torch.dtype | None
     num_input_channels: Any
 
     def _build_network(self) -> nn.Module:
@@ -63,6 +67,11 @@ class TrainingModel(TrainingData):
             num_output_channels,
             enable_deep_supervision,
         )
+
+    def _choose_precision(self) -> str | None:
+        """Set the autocast type; what there is to say about it, if anything."""
+        self._autocast_type, remark = training_precision(self.precision, self.device, self.configuration_manager)
+        return remark
 
     def _do_i_compile(self) -> bool:
         """Whether torch.compile is used: on CUDA, where it works, unless nnUNet_compile says no."""
