@@ -68,7 +68,7 @@ def _configuration(axes: int) -> dict[str, Any]:
                 "features_per_stage": [4, 8, 8],
                 "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
                 "kernel_sizes": [[3] * axes] * 3,
-                "strides": [[1] * axes, [2] * axes, [1, 2, 2][-axes:]],
+                "strides": [[1] * axes, [2] * axes, [2] * axes],
                 "n_conv_per_stage": [1, 1, 1],
                 "n_conv_per_stage_decoder": [1, 1],
                 "conv_bias": True,

@@ -427,10 +427,26 @@ def test_no_checkpoints_when_disabled(dataset: Folders) -> None:
     assert not list(Path(trainer.output_folder).glob("*.pth"))
 
 
+def test_nothing_is_called_saved_when_checkpoints_are_disabled(dataset: Folders) -> None:
+    trainer = _trainer("2d")
+    trainer.disable_checkpointing = True
+    trainer._stop.receive("SIGTERM")
+    with pytest.raises(TrainingInterrupted):
+        trainer.run_training()
+    lines = Path(trainer.log_file).read_text()
+    assert "Stopped on request" in lines
+    assert "saved" not in lines
+
+
 def test_bf16_follows_float32(dataset: Folders) -> None:
     losses = {}
     for precision in ("float32", "bf16"):
         trainer = _trainer("3d_fullres")
+        trainer.configuration_manager.configuration["patch_size"] = [
+            16,
+            8,
+            8,
+        ]  # of which 4 are left, as of planned ones
         trainer.override(epochs=1, iterations=2, seed=1, precision=precision)
         trainer.run_training()
         losses[precision] = trainer.logger.get_value("train_losses", 0)
