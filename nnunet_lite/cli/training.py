@@ -59,12 +59,14 @@ def run_stoppable(
     args: argparse.Namespace, argv: Sequence[str] | None, train: Callable[[argparse.Namespace], None]
 ) -> int:
     """Train; a request to stop is heard from here on, since what follows imports for seconds. Returns an exit code."""
-    from nnunet_lite.training.interruption import TrainingInterrupted, ends_at_once
+    from nnunet_lite.training.interruption import TrainingInterrupted, ends_at_once, ignore_requests
 
     try:
         with ends_at_once("--val" if args.val else "--c"):
             train(args)
     except TrainingInterrupted as stop:
+        if argv is None:  # this process ends now, with the code that a scheduler waits for, however often it asks
+            ignore_requests()
         given = sys.argv[1:] if argv is None else argv
         more = "" if {"--c", "--val", stop.flag} & set(given) else f" and {stop.flag}"
         print(f"Go on with the same command{more}")

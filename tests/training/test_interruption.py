@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from conftest import Folders
 from helpers import tiny_training
 from helpers.commands import half_written, start, succeed
 
+from nnunet_lite.cli.training import run_stoppable
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.training import interruption
 from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted, ends_at_once
@@ -174,8 +177,9 @@ def test_in_the_final_validation_only_that_is_left(dataset: Folders, monkeypatch
     monkeypatch.setenv("STAGE", "none")
     succeed(*TRAIN, "Slow", "--val")
     assert final.read_bytes() == before
+    trained = load_checkpoint(final)
     succeed(*TRAIN, "Slow", "--c")  # what a scheduler does that knows nothing of stages
-    assert _same(load_checkpoint(final), load_checkpoint(final))
+    assert _same(load_checkpoint(final), trained)
 
 
 @pytest.mark.slow
@@ -238,18 +242,35 @@ def test_at_once(number: signal.Signals) -> None:
     assert (caught.value.code, caught.value.flag, signal.getsignal(number)) == (85, "--val", before)
 
 
-def test_a_rank_that_leaves_is_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def handlers() -> Iterator[list[int]]:
+    """The signals, whose handlers are put back after the test."""
     numbers = interruption.signal_numbers()
     before = [signal.getsignal(number) for number in numbers]
+    yield numbers
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_a_rank_that_leaves_is_not_disturbed(monkeypatch: pytest.MonkeyPatch, handlers: list[int]) -> None:
     monkeypatch.setattr(interruption, "_is_rank", lambda: True)
-    try:
-        with pytest.raises(TrainingInterrupted), ends_at_once(), ends_at_once("--val"):
-            try:
-                signal.raise_signal(signal.SIGUSR1)
-            finally:
-                signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        assert {signal.getsignal(number) for number in numbers} == {signal.SIG_IGN}
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    with pytest.raises(TrainingInterrupted), ends_at_once(), ends_at_once("--val"):
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    assert {signal.getsignal(number) for number in handlers} == {signal.SIG_IGN}
+
+
+@pytest.mark.parametrize(("flags", "advice"), [([], " and --c"), (["--c"], ""), (["--val"], "")])
+def test_a_command_that_ends_is_not_disturbed(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, handlers: list[int], flags: list[str], advice: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_train", "777", "2d", "0", *flags])
+    asked = argparse.Namespace(val=False)  # the advice is right even where a rank did not know of --val
+    with pytest.raises(TrainingInterrupted):
+        run_stoppable(asked, None, lambda _: signal.raise_signal(signal.SIGTERM))
+    signal.raise_signal(signal.SIGTERM)
+    assert {signal.getsignal(number) for number in handlers} == {signal.SIG_IGN}
+    assert capsys.readouterr().out.splitlines()[-1] == f"Go on with the same command{advice}"
