@@ -161,7 +161,7 @@ def test_what_is_refused(checkpoint: Path, nnunet_folders: Any, capfd: pytest.Ca
 
     assert "-os with three positive numbers" in refused(checkpoint, "-am", "fixed")
     assert "-os with three positive numbers" in refused(checkpoint, "-am", "fixed", "-os", "1", "1")
-    assert "is not above zero" in refused(checkpoint, "-am", "fixed", "-os", "1", "-1", "1")
+    assert "is not a finite number above zero" in refused(checkpoint, "-am", "fixed", "-os", "1", "-1", "1")
     assert "There is no checkpoint" in refused(checkpoint.with_name("none.pth"))
     assert "'key_to_lpe'" in refused(save(checkpoint, {k: v for k, v in ADAPTATION.items() if k != "key_to_lpe"}))
     assert "no pretrain_plan.configurations" in refused(save(checkpoint, {**ADAPTATION, "pretrain_plan": {}}))

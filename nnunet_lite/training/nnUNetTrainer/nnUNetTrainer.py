@@ -404,9 +404,8 @@ class nnUNetTrainer(TrainingModel):
         return self.epoch_outputs
 
     def _validation_steps(self) -> list[StepOutput]:
-        steps = steps_of_epoch(0, self.num_val_iterations_per_epoch, "Validation")
         outputs = []
-        for _ in steps:
+        for _ in steps_of_epoch(0, self.num_val_iterations_per_epoch, "Validation"):
             output = self.validation_step(self._next_batch(self.dataloader_val))
             self._guard.settle()
             outputs.append(checked_output(self, "validation_step", output))

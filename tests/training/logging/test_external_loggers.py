@@ -337,6 +337,7 @@ def test_a_training_and_its_validation(nnunet_folders: Any, wandb: Any, monkeypa
     keys = {(step, key) for step, values in run.sent for key in values}
     curves = {key for key in trainer.logger.my_fantastic_logging if key != "dice_per_class_or_region"}
     curves |= {"dice_per_class_or_region/class_1", "dice_per_class_or_region/class_2"}
+    curves |= {"iterations_per_second", "data_wait_share", "memory"}
     assert keys == {(step, key) for step in (0, 1) for key in curves}
     assert set(run.summary) == {
         "current_epoch", "final_val/class_1_dice", "final_val/class_2_dice", "final_val/foreground_dice"
