@@ -14,6 +14,7 @@ from nnunet_lite.version import __version__
 
 _DATALOADERS = ("dataloader_train", "dataloader_val")
 _LOADER_NAMES = ("loader", "generator", "data_loader")  # ours, and those of batchgenerators' augmenters
+_PLAIN = (str, int, float, bool, list, tuple, dict, set, torch.dtype, type(None))
 _LOADER_PARTS = ("num_workers", "num_processes", "transform", "device")
 
 
@@ -26,6 +27,8 @@ def debug_information(trainer: Any) -> dict[str, str]:
     values: dict[str, Any] = {}
     for name in sorted(names):
         value = getattr(trainer, name)
+        if name.startswith("_") and not isinstance(value, _PLAIN):  # machinery of ours
+            continue
         if not name.startswith("__") and (not callable(value) or name == "loss"):
             values[name] = value
     values["network"] = type(trainer.network).__name__
@@ -45,6 +48,27 @@ def debug_information(trainer: Any) -> dict[str, str]:
     if on_cuda:
         values["gpu_name"] = torch.cuda.get_device_name(trainer.device)
     return {name: str(value) for name, value in values.items()}
+
+
+def introduction(trainer: Any) -> list[str]:
+    """What is trained and where the results go, for the head of the log."""
+    precision = str(trainer._autocast_type or torch.float32).removeprefix("torch.")
+    what = f"{trainer.plans_manager.dataset_name}, {trainer.configuration_name}, fold {trainer.fold}"
+    how = f"{type(trainer).__name__} with {trainer.plans_manager.plans_name}, {trainer.num_epochs} epochs"
+    where = f"{trainer.device.type} in {precision}, batches of {trainer.batch_size}, seed {trainer.seed}"
+    return [f"{what}: {how}, {where}", f"Results: {trainer.output_folder}"]
+
+
+def hyperparameters(trainer: Any) -> dict[str, Any]:
+    """What a training differs in from another of the same plans; that which all ranks have in common."""
+    names = ("initial_lr", "weight_decay", "oversample_foreground_percent", "probabilistic_oversampling")
+    lengths = ("num_iterations_per_epoch", "num_val_iterations_per_epoch", "num_epochs")
+    others = ("enable_deep_supervision", "batch_size", "precision", "seed", "deterministic", "previous_stage_trainer")
+    values = {name: getattr(trainer, name) for name in names + lengths + others}
+    if trainer.batch_share is not None and trainer._oversampling_of_all is not None:
+        values["batch_size"] = trainer.batch_share.whole
+        values["oversample_foreground_percent"] = trainer._oversampling_of_all
+    return values
 
 
 def save_documents(trainer: Any) -> None:

@@ -56,11 +56,10 @@ def collate_outputs(outputs: Sequence[StepOutput]) -> dict[str, Any]:
         ValueError: a value of any other kind.
     """
     collated: dict[str, Any] = {}
-    for key, first in outputs[0].items():
-        values = [output[key] for output in outputs]
-        if isinstance(first, torch.Tensor):
-            values = [value.detach().cpu().numpy() for value in values]
-            first = values[0]
+    for key in outputs[0]:
+        # of an epoch that was continued, the first results may be tensors where a user's step returns arrays
+        values = [_on_host(output[key]) for output in outputs]
+        first = values[0]
         if np.isscalar(first) or (isinstance(first, np.ndarray) and first.ndim == 0):
             collated[key] = values
         elif isinstance(first, np.ndarray):
@@ -70,6 +69,10 @@ def collate_outputs(outputs: Sequence[StepOutput]) -> dict[str, Any]:
         else:
             raise ValueError(f"step result {key!r} is a {type(first).__name__}: expected a number, an array or a list")
     return collated
+
+
+def _on_host(value: Any) -> Any:
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
 
 
 def to_host(outputs: Sequence[StepOutput]) -> list[StepOutput]:

@@ -20,6 +20,7 @@ from nnunet_lite.training.determinism import set_determinism
 from nnunet_lite.training.distributed_launch import in_processes
 from nnunet_lite.training.interruption import ends_at_once
 from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
+from nnunet_lite.training.logging.log_file import messages_in_log
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
 from nnunet_lite.training.overrides import warn_of_other_settings
 from nnunet_lite.training.pretraining_choice import PretrainingChoice, require_pretrained_trainer
@@ -97,7 +98,8 @@ def run_training(
     set_num_threads(device)
     set_determinism(trainer.deterministic, device)
     lock = fold_folder.in_use(trainer.output_folder) if rank() == 0 else nullcontext()
-    with lock, named_failures(trainer):
+    log = messages_in_log(trainer.log_file) if rank() == 0 else nullcontext()
+    with lock, log, named_failures(trainer):
         with ends_at_once("--val" if only_run_validation else "--c"):
             prepare_start(trainer, start)
         if not only_run_validation:
@@ -177,8 +179,8 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
             fold_folder.checkpoints_to_continue(folder), lambda file: _require_fit(trainer, file)
         )
         if checkpoint is not None:
-            logger.info("Continuing from %s", checkpoint)
             trainer.load_checkpoint(str(checkpoint))
+            logger.info("Continuing from %s: %s", checkpoint, _place(trainer))
             return
         logger.warning("--c: there is nothing to continue in %s; starting a new training", folder)
     elif final.is_file() and not start.overwrite:
@@ -201,6 +203,15 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
             folder,
             ", ".join(earlier),
         )
+
+
+def _place(trainer: nnUNetTrainer) -> str:
+    """Where a training stands."""
+    epoch, done = trainer.current_epoch, len(trainer.epoch_outputs)
+    if epoch >= trainer.num_epochs:
+        return f"all {epoch} epochs are done, its end and the final validation are repeated"
+    within = f", iteration {done} of {trainer.num_iterations_per_epoch}" if done else ""
+    return f"epoch {epoch} of {trainer.num_epochs}{within}"
 
 
 def _require_fit(trainer: nnUNetTrainer, file: Path) -> None:

@@ -110,7 +110,7 @@ def parse_fold(fold: int | str) -> int | str:
 
 
 def do_split(
-    fold: int | str, identifiers: Sequence[str], splits_file: str | os.PathLike[str]
+    fold: int | str, identifiers: Sequence[str], splits_file: str | os.PathLike[str], quiet: bool = False
 ) -> tuple[list[str], list[str]]:
     """Training and validation cases of a fold (nnU-Net v2 2.8.1 behaviour, spec 02, section 2).
 
@@ -118,6 +118,7 @@ def do_split(
         fold: entry of the splits file; beyond it a random 80:20 split that is not saved; "all" uses every case twice.
         identifiers: cases of the preprocessed configuration folder.
         splits_file: dataset-level splits_final.json, made if missing.
+        quiet: say nothing about the split.
 
     Raises:
         ArgumentError: a fold that is neither a number from 0 nor "all".
@@ -131,14 +132,17 @@ def do_split(
         return sorted(identifiers), sorted(identifiers)
     splits = load_or_create_splits(splits_file, identifiers)
     if fold >= len(splits):
-        logger.info("Fold %d is not in %s (%d splits): using a random 80:20 split", fold, splits_file, len(splits))
+        if not quiet:
+            last = len(splits) - 1
+            logger.warning("%s has folds 0 to %d: fold %d is a random 80:20 split", splits_file, last, fold)
         train, val = random_split(identifiers, fold)
         where = f"A random 80:20 split of {len(identifiers)} cases"
     else:
         train, val = list(splits[fold]["train"]), list(splits[fold]["val"])
         where = f"{splits_file}, split {fold}"
     _check_cases(train, val, set(identifiers), where)
-    logger.info("Split %d has %d training and %d validation cases", fold, len(train), len(val))
+    if not quiet:
+        logger.info("Fold %d has %d training and %d validation cases", fold, len(train), len(val))
     return train, val
 
 

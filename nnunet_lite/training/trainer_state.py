@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,8 +103,15 @@ def training_state(trainer: Any) -> Checkpoint:
             "random_states": random_states(trainer.device) if given_up is None else given_up,
             "iterations_done": len(trainer.epoch_outputs),
             "train_outputs": pack_outputs(trainer.epoch_outputs),
+            "seconds_of_epoch": _seconds_of_epoch(trainer.logger.get_checkpoint(), next_epoch),
         },
     }
+
+
+def _seconds_of_epoch(curves: Mapping[str, Sequence[float]], epoch: int) -> float:
+    """Time spent on an epoch that has begun; 0 for one that has not."""
+    starts = curves.get("epoch_start_timestamps", ())
+    return time.time() - starts[epoch] if len(starts) > epoch else 0.0
 
 
 def restore_training_state(trainer: Any, checkpoint: Checkpoint, source: str) -> None:
@@ -132,6 +140,7 @@ def restore_training_state(trainer: Any, checkpoint: Checkpoint, source: str) ->
         take_previous_stage_from(trainer, previous)
     trainer.seed = own.get("seed", trainer.seed)
     trainer.epoch_outputs = unpack_outputs(own.get("train_outputs", {}), own.get("iterations_done", 0))
+    trainer._seconds_before = float(own.get("seconds_of_epoch", 0.0))
     restore_random_states(own.get("random_states", {}), trainer.device)
 
 

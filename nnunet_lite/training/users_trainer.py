@@ -19,6 +19,10 @@ _STEPS = {  # step: (hook that takes its results, keys which that hook of ours n
     "train_step": ("on_train_epoch_end", ("loss",)),
     "validation_step": ("on_validation_epoch_end", ("loss", "tp_hard", "fp_hard", "fn_hard")),
 }
+_LISTS = (
+    ". With deep supervision a loss gets lists, one output per resolution: wrap it with self._deeply_supervised, "
+    "or set enable_deep_supervision = False"
+)
 
 
 class TrainerFailure(ExtensionError):
@@ -43,7 +47,7 @@ def named_failures(trainer: Any) -> Iterator[None]:
         if not isinstance(trainer, type):
             _log_traceback(trainer, error)
         message = _blame(trainer if isinstance(trainer, type) else type(trainer), error)
-        if message is None:
+        if message is None:  # no trainer but ours is involved
             raise
         raise TrainerFailure(message) from error
 
@@ -55,12 +59,17 @@ def _log_traceback(trainer: Any, error: Exception) -> None:
             trainer.print_to_log_file(text, also_print_to_console=False)
 
 
-def _blame(trainer_class: type, error: Exception) -> str | None:
-    """One line about an error in the files of a user's classes, None for one that never was in them."""
-    files = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in _users_classes(trainer_class)}
+def _blame(trainer_class: Any, error: Exception) -> str | None:
+    """One line about an error of a user's trainer, with its place if that is in its files; None without such a one."""
+    users = _users_classes(trainer_class)
+    if not users:
+        return None
+    files = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in users}
     frames = [frame for frame in traceback.walk_tb(error.__traceback__) if frame[0].f_code.co_filename in files]
     if not frames:
-        return None
+        file = getattr(sys.modules.get(users[0].__module__), "__file__", users[0].__module__)
+        hint = _LISTS if "list" in str(error) and trainer_class.enable_deep_supervision else ""
+        return f"{users[0].__name__} ({file}) failed, outside of its own lines: {describe(error)}{hint}"
     code = frames[0][0].f_code
     hook = getattr(code, "co_qualname", f"{trainer_class.__name__}: {code.co_name}").rpartition("<locals>.")[2]
     frame, line = frames[-1]

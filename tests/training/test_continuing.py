@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,34 @@ def test_checkpoints_of_upstream_are_continued(
     foreign = {"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}, {"lr": 0.1, "params": [1]}]}
     with pytest.raises(CheckpointError, match="its optimizer is not that of nnUNetTrainer.*-pretrained_weights"):
         trainer.load_checkpoint({**content, "optimizer_state": foreign})
+
+
+class _Arrays(_Watched):
+    """Returns numpy arrays from its steps, as upstream's trainers do."""
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"loss": super().train_step(batch)["loss"].numpy()}
+
+
+def test_steps_that_return_arrays_are_continued(dataset: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "_Watched", _Arrays)
+    whole = _run(_trainer("2d"))
+    pieces, _ = _run_in_pieces([MIDDLE], configuration="2d")
+    assert pieces["logging"]["train_losses"] == whole["logging"]["train_losses"]
+
+
+def test_an_epoch_that_is_continued_lasts_as_long_as_its_parts(dataset: Folders) -> None:
+    started = _trainer("2d")
+    started.stop_in = MIDDLE
+    before = time.time()
+    with pytest.raises(TrainingInterrupted):
+        started.run_training()
+    state = load_checkpoint(Path(started.output_folder, "checkpoint_latest.pth"))
+    assert 0 < state["nnunet_lite"]["seconds_of_epoch"] < time.time() - before
+    again = _trainer("2d")
+    again.load_checkpoint({**state, "nnunet_lite": {**state["nnunet_lite"], "seconds_of_epoch": 1000.0}})
+    for epoch, earlier in ((0, 1000.0), (1, 0.0)):
+        again.current_epoch = epoch
+        again.on_epoch_start()
+        spent = time.time() - again.logger.get_value("epoch_start_timestamps", epoch)
+        assert earlier <= spent < earlier + 100

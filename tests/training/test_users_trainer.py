@@ -113,3 +113,21 @@ def test_our_own_errors_stay_what_they_are(dataset: Folders, monkeypatch: pytest
         run(*TRAIN[:6], "--epochs", 1, "--iterations", 1)
     log = next(dataset.results.rglob("training_log_*.txt")).read_text()
     assert "Traceback" in log and "ZeroDivisionError: of ours" in log
+
+
+@pytest.mark.parametrize(
+    ("hook", "line", "message"),
+    [
+        ("_build_loss", "import torch; return torch.nn.CrossEntropyLoss()", "wrap it with self._deeply_supervised"),
+        ("configure_optimizers", "self = arguments[0]; self.initial_lr = '1e-3'; return super(MyTrainer, self)."
+         "configure_optimizers()", "MyTrainer"),
+    ],
+)  # fmt: skip
+def test_what_fails_outside_of_its_own_lines_is_still_of_its_making(
+    dataset: Folders, tmp_path: Path, capfd: Any, hook: str, line: str, message: str
+) -> None:
+    file = _write(tmp_path, hook, line)
+    assert run(*TRAIN) == 2
+    first, *more = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("Warning: ")]
+    assert first.startswith("Error: MyTrainer") and str(file) in first and message in first
+    assert more[0].startswith("Traceback")

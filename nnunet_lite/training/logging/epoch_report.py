@@ -47,7 +47,7 @@ def epoch_report(curves: Mapping[str, list[Any]], epoch: int, num_epochs: int, n
     if left > 0:
         seconds = left * median(durations[max(0, epoch + 1 - _RECENT) : epoch + 1])
         finish = now + timedelta(seconds=seconds)
-        lines.append(f"{left} epochs left: {duration(seconds)}, done about {finish:%Y-%m-%d %H:%M}")
+        lines.append(f"{left} epoch{'s' * (left > 1)} left: {duration(seconds)}, done about {finish:%Y-%m-%d %H:%M}")
     return lines
 
 

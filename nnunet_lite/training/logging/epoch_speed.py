@@ -44,8 +44,9 @@ class EpochSpeed:
     def draw(self, loader: Any, training: bool, say: Callable[[str], None]) -> Iterator[None]:
         """Around the drawing of one batch; `say` is told about long waits."""
         now = time.monotonic()
-        if training and self._start is None:
-            self._start = now
+        if training and (self._start is None or (self._epochs == 0 and self._iterations == 1)):
+            self._start = now  # once more at the second batch after a start: before it the workers were starting
+            self._iterations, self._waited = 0, 0.0
         if not training and self._end is None:
             self._end = now
         before = self.watch.seconds

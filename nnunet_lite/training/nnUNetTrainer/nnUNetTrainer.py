@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
 from nnunet_lite.training.batch_distribution import gather_shares
 from nnunet_lite.training.cpu_speed import keep_freed_memory, use_channels_last
-from nnunet_lite.training.debug_information import debug_information, save_documents
+from nnunet_lite.training.debug_information import debug_information, hyperparameters, save_documents
 from nnunet_lite.training.device_feed import DeviceFeed
 from nnunet_lite.training.distributed_training import agree, distribute, mean_over_ranks, seed_rank, weigh_by_share
 from nnunet_lite.training.fold_folder import remove_leftovers, remove_superseded
@@ -115,6 +116,7 @@ class nnUNetTrainer(TrainingModel):
         self._autocast_type: torch.dtype | None = None
         self._oversampling_of_all: float | None = None
         self.epoch_outputs: list[StepOutput] = []  # of the training steps of this epoch
+        self._seconds_before = 0.0  # spent on this epoch before the training was interrupted
         self._feed = DeviceFeed(self.device)
         self._finite_updates = FiniteUpdates(self)
         self._stop = StopRequest()
@@ -195,13 +197,7 @@ class nnUNetTrainer(TrainingModel):
 
     def hyperparameters(self) -> dict[str, Any]:
         """What this training differs in from another of the same plans."""
-        names = ("initial_lr", "weight_decay", "oversample_foreground_percent", "probabilistic_oversampling")
-        lengths = ("num_iterations_per_epoch", "num_val_iterations_per_epoch", "num_epochs")
-        others = ("enable_deep_supervision", "batch_size", "precision", "seed", "deterministic")
-        values = {name: getattr(self, name) for name in (*names, *lengths, *others, "previous_stage_trainer")}
-        if self.batch_share is not None and self._oversampling_of_all is not None:  # what all ranks have in common
-            values |= {"batch_size": self.batch_share.whole, "oversample_foreground_percent": self._oversampling_of_all}
-        return values
+        return hyperparameters(self)
 
     def plot_network_architecture(self) -> None:
         """Write the network's modules as text (upstream's drawing needs a package that no longer works)."""
@@ -250,13 +246,16 @@ class nnUNetTrainer(TrainingModel):
         self.print_to_log_file("Training done.")
 
     def on_epoch_start(self) -> None:
-        """Note the time."""
-        self.logger.log("epoch_start_timestamps", time.time(), self.current_epoch)
+        """Note the time; an epoch that is continued began earlier by what has been spent on it."""
+        self.logger.log("epoch_start_timestamps", time.time() - self._seconds_before, self.current_epoch)
+        self._seconds_before = 0.0
 
     def on_train_epoch_start(self) -> None:
         """Set training mode and learning rate."""
         self.network.train()
-        self.lr_scheduler.step(self.current_epoch)
+        with warnings.catch_warnings():  # torch's own schedules complain of being told the epoch, and too early
+            warnings.filterwarnings("ignore", "(The epoch parameter|Detected call of `lr_scheduler)")
+            self.lr_scheduler.step(self.current_epoch)
         lr = self.optimizer.param_groups[0]["lr"]
         for line in ("", f"Epoch {self.current_epoch}", f"Current learning rate: {round(lr, 5)}"):
             self.print_to_log_file(line)

@@ -24,6 +24,7 @@ from nnunet_lite.training.data_augmentation import pipelines
 from nnunet_lite.training.data_augmentation.augmentation_geometry import AugmentationGeometry, configure_augmentation
 from nnunet_lite.training.data_augmentation.transforms import ComposeTransforms
 from nnunet_lite.training.data_loader import nnUNetDataLoader
+from nnunet_lite.training.debug_information import introduction
 from nnunet_lite.training.interruption import StopRequest
 from nnunet_lite.training.logging.epoch_speed import EpochSpeed, speed_report
 from nnunet_lite.training.logging.log_file import append_line
@@ -33,7 +34,7 @@ from nnunet_lite.training.online_evaluation import StepOutput
 from nnunet_lite.training.previous_stage import require_previous_stage
 from nnunet_lite.training.prompt_batches import PromptBatchIterator
 from nnunet_lite.training.trainer_state import stream_seed
-from nnunet_lite.utilities.distributed import world_size
+from nnunet_lite.utilities.distributed import all_gather_objects, world_size
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import describe
 
@@ -50,6 +51,7 @@ class TrainingData:
     channels_last: bool | None = None  # None: where measured faster, which is on a CPU
     batch_share: BatchShare | None = None  # filled by initialize; a user's own may not
     previous_stage_trainer: str | None = None
+    _split_known: bool = False  # to the user
     augmentation_device: str = "auto"
 
     batch_size: int
@@ -101,7 +103,7 @@ class TrainingData:
     ) -> tuple[Any, bool, Sequence[int], tuple[int, ...] | None]:
         """Rotation range, whether to augment slices of a 3D patch, enlarged patch size, mirror axes."""
         geometry = self._augmentation_geometry()
-        self.print_to_log_file("do_dummy_2d_data_aug:", geometry.do_dummy_2d_data_aug)
+        self.print_to_log_file("do_dummy_2d_data_aug:", geometry.do_dummy_2d_data_aug, also_print_to_console=False)
         self.inference_allowed_mirroring_axes = geometry.mirror_axes
         rotation, dummy_2d, initial_patch_size, mirror_axes = geometry
         return rotation, dummy_2d, initial_patch_size, mirror_axes
@@ -159,7 +161,8 @@ class TrainingData:
                 "delete %s, which is made of those that are there",
                 *(len(identifiers), expected, file),
             )
-        return splits.do_split(self.fold, identifiers, file)
+        known, self._split_known = self._split_known, True
+        return splits.do_split(self.fold, identifiers, file, quiet=known)
 
     def _splits_file(self) -> str:
         return os.path.join(self.preprocessed_dataset_folder_base, splits.SPLITS_FILE)
@@ -274,6 +277,9 @@ class TrainingData:
     def _speed_of_epoch(self) -> list[str]:
         """Log how fast the epoch was; the lines to be shown."""
         speed = self._speed.finish(self.device)
+        memory = sum(all_gather_objects(speed.get("memory", 0.0)))
+        if speed:
+            speed["memory"] = memory
         self.logger.log_speed(speed, self.current_epoch)
         advice = self._speed.advice(speed, self.device, self.dataloader_train)
         return speed_report(speed) + ([] if advice is None else [advice])
@@ -285,8 +291,10 @@ class TrainingData:
                 close()
 
     def print_plans(self) -> None:
-        """Log the configuration and the plans without their configurations."""
+        """Log what is trained and where to, the configuration, and the plans without their configurations."""
         if self.local_rank == 0:
+            for line in introduction(self):
+                self.print_to_log_file(line)
             plans = {key: value for key, value in self.plans_manager.plans.items() if key != "configurations"}
             configuration = self.configuration_manager.configuration
             for title, values in ((f"Configuration {self.configuration_name}", configuration), ("Plans", plans)):
