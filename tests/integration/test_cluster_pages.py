@@ -60,6 +60,23 @@ def test_training_page(dataset: Folders) -> None:
     torch.backends.cudnn.deterministic = False
 
 
+def _pattern(line: str) -> str:
+    """A line of a log without its numbers, units of memory and speed, and time stamp."""
+    line = re.sub(r"^[\d-]+ [\d:.]+: ", "", line).strip()
+    line = re.sub(r"nan|\d[\d.:e-]*|[KMG]iB", "#", line)
+    return line.replace("# s per iteration", "# iterations/s")
+
+
+def test_the_log_of_the_training_page_is_what_is_printed(dataset: Folders) -> None:
+    succeed("nnUNetv2_train", "4", "2d", "0", "--epochs", "3", "--iterations", "1", "-device", "cpu")
+    (file,) = dataset.results.rglob("training_log_*.txt")
+    log = [_pattern(line) for line in file.read_text().splitlines()]
+    epoch = log[log.index(_pattern("Epoch 1")) :]
+    (sample, _) = _blocks("training.md", "text")
+    assert len(sample.splitlines()) == 8
+    assert [line for line in sample.splitlines() if _pattern(line) not in epoch] == []
+
+
 def test_splits_of_the_training_page_have_the_right_form(dataset: Folders, tmp_path: Path) -> None:
     from nnunet_lite.training.splits import do_split
 
