@@ -19,7 +19,7 @@ def share_of_batch(batch_size: int, num_processes: int, number: int, oversample_
     if batch_size < num_processes:
         raise ArgumentError(
             f"A batch of {batch_size} cannot be shared by {num_processes} GPUs; use at most -num_gpus {batch_size}, "
-            "or raise batch_size in the plans"
+            "or train with --batch-size"
         )
     base, rest = divmod(batch_size, num_processes)
     sizes = [base + (i < rest) for i in range(num_processes)]

@@ -241,6 +241,7 @@ def _run_rank(
     except Exception as error:
         connection.send(_report(error, member.rank))
         _end_now(2)
+    _end_now(0)
 
 
 def _work(connection: Connection, member: Member, call: _Call, device: torch.device, port: int, verbose: bool) -> None:
@@ -267,7 +268,10 @@ def _report(error: Exception, rank: int) -> _Report:
 
 
 def _end_now(code: int) -> None:
-    """End without the process group, whose other members wait; background workers end with this process."""
+    """End without taking the interpreter apart: threads of the process group that are left would abort the process.
+
+    Other members are not waited for, and background workers end with this process.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -150,7 +150,8 @@ class _Watch:
     def __init__(self) -> None:
         self._store = meet(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         self._ended = threading.Event()
-        threading.Thread(target=self._look, daemon=True).start()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
 
     def tell(self) -> bool:
         """Tell the others that this process has failed; whether it is the first."""
@@ -169,8 +170,9 @@ class _Watch:
         return False
 
     def end(self) -> None:
-        """Stop watching."""
+        """Stop watching; a thread that is left in torch when the interpreter ends would abort the process."""
         self._ended.set()
+        self._thread.join(2 * _LOOK)
 
     def _look(self) -> None:
         with contextlib.suppress(RuntimeError):  # the store is gone: so is its keeper, and the launcher sees to it
