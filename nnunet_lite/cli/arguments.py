@@ -299,7 +299,10 @@ SAVE_VALIDATION_PROBABILITIES = _switch(
 )
 CONTINUE_TRAINING = _switch("--c", help="continue from the latest checkpoint; starts fresh where there is none")
 ONLY_VALIDATION = _switch("--val", help="only run the final validation of a finished training")
-VALIDATE_BEST = _switch("--val_best", help="validate with checkpoint_best instead of checkpoint_final")
+VALIDATE_BEST = _switch(
+    "--val_best",
+    help="the final validation uses checkpoint_best; alone: after training; with --val: of a finished training",
+)
 DISABLE_CHECKPOINTING = _switch("--disable_checkpointing", help="write no checkpoints")
 EPOCHS = Flag("--epochs", type=positive_int, default=None, help="epochs to train (default: the trainer's, 1000)")
 ITERATIONS = Flag(
