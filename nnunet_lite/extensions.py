@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from typing import Any
 from zlib import crc32
 
 from nnunet_lite.exceptions import ExtensionError
-from nnunet_lite.paths import external_class_folders
+from nnunet_lite.paths import external_class_folders, faults_of_external_folders
 
 _PACKAGE = Path(__file__).parent
 
@@ -98,8 +97,10 @@ def _not_found(kind: str, name: str, folders: list[Path]) -> str:
     some = len(known) > _FEW
     there_are = f"of the {len(known)} there are, the closest are: {closest}" if some else f"there are: {closest}"
     searched = ", ".join(str(folder) for folder in (_PACKAGE / KINDS[kind][0], *folders))
-    variable = os.environ.get("nnUNet_extTrainer", "")
-    hint = "" if folders else f" (no folder of your own: nnUNet_extTrainer={variable or '(not set)'})"
+    hint = "" if folders else " (no folder of your own: nnUNet_extTrainer is not set)"
+    faults = faults_of_external_folders()
+    if faults:
+        hint = f" (nnUNet_extTrainer: {'; '.join(faults)})"
     return f"There is no {kind.replace('_', ' ')} called {name!r}; {there_are}. Searched: {searched}{hint}"
 
 

@@ -19,6 +19,7 @@ from nnunet_lite.training.determinism import set_determinism
 from nnunet_lite.training.distributed_launch import in_processes
 from nnunet_lite.training.interruption import ends_at_once
 from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
+from nnunet_lite.training.misspelled_names import warn_of_misspelled_names
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
 from nnunet_lite.training.overrides import warn_of_other_settings
 from nnunet_lite.training.pretraining_choice import PretrainingChoice, require_pretrained_trainer
@@ -91,6 +92,8 @@ def run_training(
         pretraining=pretraining,
     )
     trainer.override(epochs, iterations, seed, precision, lr, batch_size, deterministic)
+    if rank() == 0:
+        warn_of_misspelled_names(trainer)
     if previous_stage_trainer is not None:
         take_previous_stage_from(trainer, previous_stage_trainer)
     trainer.disable_checkpointing = disable_checkpointing or trainer.disable_checkpointing

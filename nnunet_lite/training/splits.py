@@ -131,7 +131,8 @@ def do_split(
         return sorted(identifiers), sorted(identifiers)
     splits = load_or_create_splits(splits_file, identifiers)
     if fold >= len(splits):
-        logger.info("Fold %d is not in %s (%d splits): using a random 80:20 split", fold, splits_file, len(splits))
+        folds = f"folds 0 to {len(splits) - 1}" if len(splits) > 1 else "fold 0 only"
+        logger.warning("%s has %s: fold %d is a random 80:20 split", splits_file, folds, fold)
         train, val = random_split(identifiers, fold)
         where = f"A random 80:20 split of {len(identifiers)} cases"
     else:
