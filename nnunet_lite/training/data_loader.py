@@ -10,6 +10,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
+from nnunet_lite.preprocessing.preprocess_command import preprocess_command
 from nnunet_lite.training import activity
 from nnunet_lite.training.data_augmentation.transforms import (
     Batch,
@@ -376,7 +378,7 @@ def _read(key: str, array: Any, first: Sequence[int], size: Sequence[int], fill:
         file = getattr(getattr(array, "schunk", None), "urlpath", None) or f"An array of case {key}"
         raise DatasetError(
             f"{file} is damaged or not readable ({error}). Check the disk; then delete the files of {key} there and "
-            "run nnUNetv2_preprocess again"
+            f"run {preprocess_command(Path(file).parent)} again"
         ) from error
 
 
