@@ -151,7 +151,18 @@ def _import_external(file: Path, folder: Path) -> ModuleType:
             raise
         return module
     except Exception as error:
-        raise ExtensionError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+        message = f"{file} cannot be imported: {type(error).__name__}: {error}{_advice(error)}"
+        raise ExtensionError(message) from error
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a module that is not there, of those that trainers for nnU-Net v2 import."""
+    missing = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else ""
+    if missing == "nnunetv2":
+        return "; replace nnunetv2 by nnunet_lite in its imports"
+    if missing in ("batchgenerators", "batchgeneratorsv2"):
+        return f"; install it: pip install {missing}"
+    return ""
 
 
 def _names_this_file(name: str, file: Path) -> bool:

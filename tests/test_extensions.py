@@ -102,3 +102,21 @@ def test_what_of_the_users_folders_cannot_be_searched(monkeypatch: pytest.Monkey
 def test_listed_names_are_of_the_kind() -> None:
     assert "SimpleITKIO" in known_names("reader_writer")
     assert all("Normalization" in name for name in known_names("normalization"))
+
+
+@pytest.mark.parametrize(
+    ("module", "advice"),
+    [
+        ("nnunetv2.training.x", "replace nnunetv2 by nnunet_lite in its imports"),
+        ("batchgeneratorsv2.transforms", "install it: pip install batchgeneratorsv2"),
+    ],
+)
+def test_imports_of_a_trainer_for_upstream(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, advice: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module.partition(".")[0], None)  # as if it were not installed
+    (tmp_path / "ported_for_test.py").write_text(f"import {module}\nclass PortedTrainer: ...\n")
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    with pytest.raises(ExtensionError, match=r"ported_for_test\.py cannot be imported: ModuleNotFoundError") as error:
+        find_class("trainer", "PortedTrainer")
+    assert str(error.value).endswith(f"; {advice}")

@@ -80,9 +80,10 @@ class nnUNetBaseDataset(ABC):
         broken = [identifier for identifier in self.identifiers if not self._is_complete(identifier)]
         if broken:
             names = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
+            command = preprocess_command(self.source_folder)
             raise DatasetError(
                 f"{self.source_folder}: {len(broken)} of {len(self.identifiers)} cases are incomplete or damaged "
-                f"({names}); run {preprocess_command(self.source_folder)} again, it makes them anew and keeps the others"
+                f"({names}); run {command} again, it makes them anew and keeps the others"
             )
 
     def _is_complete(self, identifier: str) -> bool:

@@ -28,6 +28,7 @@ from nnunet_lite.training.data_augmentation.transforms import (
     Source,
     Transform,
     collate,
+    sample_of,
     seeded_global_generators,
 )
 from nnunet_lite.training.open_cases import OpenCases
@@ -243,7 +244,7 @@ class nnUNetDataLoader:
         for source, seed in zip(sources, params, strict=True):
             with seeded_global_generators(seed):
                 results.append(self.transforms(image=source.image, segmentation=source.segmentation))
-        return collate([Batch(result["image"], result["segmentation"]) for result in results])
+        return collate([sample_of(self.transforms, result) for result in results])
 
     def _generators(self, epoch: int, index: int) -> list[Generator]:
         """The generator of a batch and one for each of its samples."""

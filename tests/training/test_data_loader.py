@@ -103,6 +103,12 @@ def test_slices_of_volumes() -> None:
     assert batch["data"].shape == (2, 2, 8, 8) and batch["target"].shape == (2, 1, 8, 8)
 
 
+def test_a_pipeline_of_the_users_that_returns_no_dictionary() -> None:
+    loader = make_loader((8, 8), (8, 8), transforms=lambda image, segmentation: image)
+    with pytest.raises(ExtensionError, match="returned a Tensor, expected a dictionary with image, segmentation"):
+        loader.generate_batch(0, 0)
+
+
 def test_deep_supervision_regions_and_cascade() -> None:
     transforms = get_validation_transforms([[1, 1, 1], [0.5, 0.5, 0.5]], True, [1, 2], [(1, 2), 2], 3)
     dataset = MemoryDataset(["a"], cascade=True)
