@@ -66,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
         if values and (set(values) != {"-d"} or values["-d"] not in ("cuda", "cpu", "mps")):  # else short for -device
             example = zip(_NOT_POSITIONS, ("4", "2d", "0"), strict=True)
             words = " ".join(values.get(flag, value) for flag, value in example)
-            self.error(f"{self.prog} takes dataset, configuration and fold without flags: {self.prog} {words}")
+            self.error(f"takes dataset, configuration and fold without flags: {self.prog} {words}")
 
     def error(self, message: str) -> NoReturn:
         unknown = "unrecognized arguments: "

@@ -107,7 +107,7 @@ def test_positions_given_as_flags(capsys: pytest.CaptureFixture[str], given: lis
         _train_parser().parse_args(given)
     error = capsys.readouterr().err
     assert end.value.code == 2 and error.count("\n") == 1
-    expected = f"nnUNetv2_train takes dataset, configuration and fold without flags: nnUNetv2_train {example} (see"
+    expected = f"nnUNetv2_train: takes dataset, configuration and fold without flags: nnUNetv2_train {example} (see"
     assert expected in error
 
 

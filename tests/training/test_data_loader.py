@@ -11,7 +11,7 @@ import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from helpers.loaders import Labels, MemoryDataset, default_loader, make_loader
 
-from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.exceptions import ArgumentError, ExtensionError
 from nnunet_lite.training.data_augmentation.pipelines import get_training_transforms, get_validation_transforms
 from nnunet_lite.training.data_loader import is_forced_foreground, nnUNetDataLoader, patch_bounds
 
