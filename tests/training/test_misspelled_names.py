@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import Folders
 from helpers import tiny_training
+from helpers.commands import run
 
 from nnunet_lite.extensions import find_class, known_names
 from nnunet_lite.training.misspelled_names import misspelled_names, warn_of_misspelled_names
@@ -84,3 +86,18 @@ def test_the_warning(nnunet_folders: Folders, caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.WARNING):
         warn_of_misspelled_names(trainer)
     assert "Misspelled defines num_epoch, which nothing uses; did you mean num_epochs?" in caplog.text
+
+
+def test_the_command_warns_before_anything_else(
+    nnunet_folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tiny_training.write_dataset(nnunet_folders.preprocessed)
+    (tmp_path / "misspelled_for_test.py").write_text(
+        "from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class T7(nnUNetTrainer):\n    num_epoch = 3\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    assert run("nnUNetv2_train", tiny_training.NAME, "2d", 0, "-device", "cpu", "-tr", "T7", "--val") == 2
+    warning, error = capfd.readouterr().err.splitlines()
+    assert warning == "Warning: T7 defines num_epoch, which nothing uses; did you mean num_epochs?"
+    assert "not finished yet" in error
