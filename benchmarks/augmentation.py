@@ -8,6 +8,7 @@ both alike; on a busy machine CPU seconds tell more. Seconds are per sample. Bot
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from statistics import mean, median
@@ -111,9 +112,12 @@ def provide(bench: Bench, name: str, preprocessed: Path | None) -> None:
             bench.ours.run("nnUNetv2_preprocess", "-d", name[7:10], "-c", "2d", "3d_fullres", "-np", "2")
     for side in bench.sides:
         target = side.preprocessed / name
-        if target.resolve() != source.resolve():
-            target.unlink(missing_ok=True)
-            target.symlink_to(source)
+        if target.resolve() == source.resolve():
+            continue
+        if target.is_dir() and not target.is_symlink():  # documents that planning left there
+            shutil.rmtree(target)
+        target.unlink(missing_ok=True)
+        target.symlink_to(source)
 
 
 def provide_previous_stage(bench: Bench, case: Case) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from typing import Any
 from zlib import crc32
 
 from nnunet_lite.exceptions import ExtensionError
-from nnunet_lite.paths import external_class_folders
+from nnunet_lite.paths import external_class_folders, faults_of_external_folders
 
 _PACKAGE = Path(__file__).parent
 
@@ -98,8 +97,10 @@ def _not_found(kind: str, name: str, folders: list[Path]) -> str:
     some = len(known) > _FEW
     there_are = f"of the {len(known)} there are, the closest are: {closest}" if some else f"there are: {closest}"
     searched = ", ".join(str(folder) for folder in (_PACKAGE / KINDS[kind][0], *folders))
-    variable = os.environ.get("nnUNet_extTrainer", "")
-    hint = "" if folders else f" (no folder of your own: nnUNet_extTrainer={variable or '(not set)'})"
+    hint = "" if folders else " (no folder of your own: nnUNet_extTrainer is not set)"
+    faults = faults_of_external_folders()
+    if faults:
+        hint = f" (nnUNet_extTrainer: {'; '.join(faults)})"
     return f"There is no {kind.replace('_', ' ')} called {name!r}; {there_are}. Searched: {searched}{hint}"
 
 
@@ -150,7 +151,18 @@ def _import_external(file: Path, folder: Path) -> ModuleType:
             raise
         return module
     except Exception as error:
-        raise ExtensionError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+        message = f"{file} cannot be imported: {type(error).__name__}: {error}{_advice(error)}"
+        raise ExtensionError(message) from error
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a module that is not there, of those that trainers for nnU-Net v2 import."""
+    missing = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else ""
+    if missing == "nnunetv2":
+        return "; replace nnunetv2 by nnunet_lite in its imports"
+    if missing in ("batchgenerators", "batchgeneratorsv2"):
+        return f"; install it: pip install {missing}"
+    return ""
 
 
 def _names_this_file(name: str, file: Path) -> bool:

@@ -62,5 +62,18 @@ nnssl_pretrained_models = LazyPath("nnssl_pretrained_models", "pretrained checkp
 
 def external_class_folders() -> list[Path]:
     """Existing folders named in nnUNet_extTrainer (separated by the system's path separator), in order."""
+    return [entry for entry in _external_entries() if entry.is_dir()]
+
+
+def faults_of_external_folders() -> list[str]:
+    """What nnUNet_extTrainer names that cannot be searched: "/nope does not exist"."""
+    return [
+        f"{entry} is a file: name its folder" if entry.is_file() else f"{entry} does not exist"
+        for entry in _external_entries()
+        if not entry.is_dir()
+    ]
+
+
+def _external_entries() -> list[Path]:
     entries = (entry.strip().strip("\"'") for entry in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep))
-    return [Path(entry) for entry in entries if entry and Path(entry).is_dir()]
+    return [Path(entry) for entry in entries if entry]

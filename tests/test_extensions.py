@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -81,9 +82,41 @@ def test_of_many_names_the_closest_are_listed(monkeypatch: pytest.MonkeyPatch, t
     text = str(error.value)
     assert "the closest are: nnUNetTrainer_5epochs, " in text
     assert text.count("nnUNetTrainer_") == 5
-    assert f"nnUNet_extTrainer={tmp_path / 'nowhere'}" in text
+    assert f"(nnUNet_extTrainer: {tmp_path / 'nowhere'} does not exist)" in text
+
+
+def test_what_of_the_users_folders_cannot_be_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text("class MyNormalization: ...\n")
+    monkeypatch.setenv("nnUNet_extTrainer", f"{tmp_path / 'nope'}{os.pathsep}{tmp_path}{os.pathsep}{file}")
+    with pytest.raises(ExtensionError) as error:
+        find_class("normalization", "YourNormalization")
+    assert str(error.value).endswith(
+        f", {tmp_path} (nnUNet_extTrainer: {tmp_path / 'nope'} does not exist; {file} is a file: name its folder)"
+    )
+    monkeypatch.delenv("nnUNet_extTrainer")
+    with pytest.raises(ExtensionError, match=r"\(no folder of your own: nnUNet_extTrainer is not set\)"):
+        find_class("normalization", "YourNormalization")
 
 
 def test_listed_names_are_of_the_kind() -> None:
     assert "SimpleITKIO" in known_names("reader_writer")
     assert all("Normalization" in name for name in known_names("normalization"))
+
+
+@pytest.mark.parametrize(
+    ("module", "advice"),
+    [
+        ("nnunetv2.training.x", "replace nnunetv2 by nnunet_lite in its imports"),
+        ("batchgeneratorsv2.transforms", "install it: pip install batchgeneratorsv2"),
+    ],
+)
+def test_imports_of_a_trainer_for_upstream(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, advice: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module.partition(".")[0], None)  # as if it were not installed
+    (tmp_path / "ported_for_test.py").write_text(f"import {module}\nclass PortedTrainer: ...\n")
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    with pytest.raises(ExtensionError, match=r"ported_for_test\.py cannot be imported: ModuleNotFoundError") as error:
+        find_class("trainer", "PortedTrainer")
+    assert str(error.value).endswith(f"; {advice}")

@@ -38,8 +38,35 @@ class Flag:
         parser.add_argument(*self.names, **options)
 
 
+_NOT_POSITIONS = {"-d": "dataset_name_or_id", "-c": "configuration", "-f": "fold"}  # flags of other commands
+_LONG = 6  # of flags: argparse takes a misspelled one for a short flag with its value, -p for -pretrained_weigths
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports mistakes in one line, with the closest flag there is."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As the base class does; first come the mistakes that it would take for something else."""
+        given = [str(word) for word in (sys.argv[1:] if args is None else args)]
+        self._refuse_flags_for_positions(given)
+        known = self._option_string_actions
+        for word in given:
+            name = word.partition("=")[0]
+            if name.startswith("-") and not name.startswith("--") and not any(flag.startswith(name) for flag in known):
+                long = [flag for flag in known if len(flag) >= _LONG]
+                if len(name) >= _LONG and difflib.get_close_matches(name, long, 1, 0.8):
+                    self.error(self._explain(word))
+        parsed: tuple[Any, list[str]] = super().parse_known_args(args, namespace)
+        return parsed
+
+    def _refuse_flags_for_positions(self, given: Sequence[str]) -> None:
+        if [action.dest for action in self._actions if not action.option_strings] != list(_NOT_POSITIONS.values()):
+            return
+        values = {flag: value for flag, value in zip(given, given[1:], strict=False) if flag in _NOT_POSITIONS}
+        if values and (set(values) != {"-d"} or values["-d"] not in ("cuda", "cpu", "mps")):  # else short for -device
+            example = zip(_NOT_POSITIONS, ("4", "2d", "0"), strict=True)
+            words = " ".join(values.get(flag, value) for flag, value in example)
+            self.error(f"takes dataset, configuration and fold without flags: {self.prog} {words}")
 
     def error(self, message: str) -> NoReturn:
         unknown = "unrecognized arguments: "
@@ -299,7 +326,10 @@ SAVE_VALIDATION_PROBABILITIES = _switch(
 )
 CONTINUE_TRAINING = _switch("--c", help="continue from the latest checkpoint; starts fresh where there is none")
 ONLY_VALIDATION = _switch("--val", help="only run the final validation of a finished training")
-VALIDATE_BEST = _switch("--val_best", help="validate with checkpoint_best instead of checkpoint_final")
+VALIDATE_BEST = _switch(
+    "--val_best",
+    help="the final validation uses checkpoint_best; alone: after training; with --val: of a finished training",
+)
 DISABLE_CHECKPOINTING = _switch("--disable_checkpointing", help="write no checkpoints")
 EPOCHS = Flag("--epochs", type=positive_int, default=None, help="epochs to train (default: the trainer's, 1000)")
 ITERATIONS = Flag(

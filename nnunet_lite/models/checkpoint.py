@@ -28,27 +28,33 @@ Checkpoint = dict[str, Any]
 
 _PREFIXES = ("module.", "_orig_mod.")
 _SHOWN = 3  # names in an error message
+_OWN_FILE = "delete it or restore it from a copy"
+NAMED_FILE = "give a .pth file such as fold_0/checkpoint_final.pth"  # advice about a file that a user named
 
 
-def load_checkpoint(path: PathLike, map_location: str | torch.device = "cpu") -> Checkpoint:
+def load_checkpoint(path: PathLike, map_location: str | torch.device = "cpu", *, advice: str = _OWN_FILE) -> Checkpoint:
     """Read a checkpoint of ours or of upstream; weights lose the prefixes of DDP and torch.compile.
+
+    `advice` is what to do if it turns out to be no checkpoint.
 
     Raises:
         CheckpointError: no such file, no checkpoint, truncated, or it holds objects that no checkpoint needs.
     """
-    content = read_checkpoint(path, map_location)
+    content = read_checkpoint(path, map_location, advice=advice)
     if not isinstance(content.get("network_weights"), Mapping):
         raise CheckpointError(f"{path} can be read but is no nnU-Net checkpoint: it has no 'network_weights'")
     return {**content, "network_weights": strip_prefixes(content["network_weights"])}
 
 
-def read_checkpoint(path: PathLike, map_location: str | torch.device = "cpu") -> Checkpoint:
+def read_checkpoint(path: PathLike, map_location: str | torch.device = "cpu", *, advice: str = _OWN_FILE) -> Checkpoint:
     """Read a dictionary that torch saved, whatever its keys; tensors and plain values only.
 
     Raises:
         CheckpointError: no such file, truncated, no dictionary, or it holds objects that no checkpoint needs.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; {_inside(path)}")
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}{_siblings(path)}")
     try:
@@ -56,7 +62,7 @@ def read_checkpoint(path: PathLike, map_location: str | torch.device = "cpu") ->
             warnings.simplefilter("ignore")  # on old pickle protocols; what matters ends in an error
             content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # a damaged file raises nearly anything
-        raise CheckpointError(_refusal(path, error)) from error
+        raise CheckpointError(_refusal(path, error, advice)) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} can be read but is no checkpoint: it holds a {type(content).__name__}")
     return content
@@ -147,7 +153,7 @@ def _numpy_allowed() -> AbstractContextManager[Any]:
     return context
 
 
-def _refusal(path: Path, error: Exception) -> str:
+def _refusal(path: Path, error: Exception, advice: str) -> str:
     forbidden = re.search(r"(?:Unsupported global: GLOBAL|GLOBAL|Unsupported class) ([\w.]+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and forbidden:
         return (
@@ -158,7 +164,12 @@ def _refusal(path: Path, error: Exception) -> str:
         if re.match(rb"\s*<(!doctype html|html|\?xml)", file.read(64), re.IGNORECASE):
             return f"{path} is a web page, not a checkpoint; download the file itself, not the page that links to it"
     size = path.stat().st_size
-    return f"{path} ({size} bytes) is no checkpoint, or a damaged one; delete it or restore it from a copy"
+    return f"{path} ({size} bytes) is no checkpoint, or a damaged one; {advice}"
+
+
+def _inside(folder: Path) -> str:
+    names = sorted(file.name for file in folder.glob("*.pth"))
+    return f"it has {', '.join(names)}: name one" if names else NAMED_FILE
 
 
 def _siblings(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -38,10 +39,18 @@ def plans_file(dataset_name: str, plans_identifier: str) -> Path:
     folder = nnUNet_preprocessed / dataset_name
     file = folder / f"{plans_identifier}.json"
     if not file.is_file():
-        existing = ", ".join(available_plans(folder)) or "none"
+        command = f"make them first: nnUNetv2_plan_and_preprocess -d {dataset_name}"
+        if not Path(nnUNet_preprocessed).is_dir():
+            raise PlansError(
+                f"{dataset_name} has no plans {plans_identifier!r}: there is no folder "
+                f"nnUNet_preprocessed={nnUNet_preprocessed}; correct the variable, or {command}"
+            )
+        existing = available_plans(folder)
+        close = difflib.get_close_matches(plans_identifier, existing, 1)
+        hint = f"did you mean {close[0]}? Else " if close else ""
         raise PlansError(
-            f"{dataset_name} has no plans {plans_identifier!r} (in {folder}: {existing}); "
-            f"make them first: nnUNetv2_plan_and_preprocess -d {dataset_name}"
+            f"{dataset_name} has no plans {plans_identifier!r} (in {folder}: {', '.join(existing) or 'none'}); "
+            f"{hint}{command}"
         )
     return file
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import DatasetError, StorageError
 from nnunet_lite.preprocessing.blosc2_layout import comp_blosc2_params, select_filter
+from nnunet_lite.preprocessing.preprocess_command import preprocess_command
 from nnunet_lite.utilities.files import PathLike, atomic_path, load_pickle, save_pickle, subfiles, write_bytes
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 
@@ -46,7 +47,7 @@ class nnUNetBaseDataset(ABC):
     ) -> None:
         self.source_folder = os.fspath(folder)
         if not Path(folder).is_dir():
-            raise DatasetError(f"There is no folder {folder}; make it: nnUNetv2_preprocess")
+            raise DatasetError(f"There is no folder {folder}; make it: {preprocess_command(folder)}")
         self.identifiers = sorted(self.get_identifiers(folder) if identifiers is None else identifiers)
         self.folder_with_segs_from_previous_stage = folder_with_segs_from_previous_stage
         self._properties: OrderedDict[str, tuple[int, dict[str, Any]]] = OrderedDict()
@@ -79,9 +80,10 @@ class nnUNetBaseDataset(ABC):
         broken = [identifier for identifier in self.identifiers if not self._is_complete(identifier)]
         if broken:
             names = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
+            command = preprocess_command(self.source_folder)
             raise DatasetError(
                 f"{self.source_folder}: {len(broken)} of {len(self.identifiers)} cases are incomplete or damaged "
-                f"({names}); run nnUNetv2_preprocess again, it makes them anew and keeps the others"
+                f"({names}); run {command} again, it makes them anew and keeps the others"
             )
 
     def _is_complete(self, identifier: str) -> bool:
@@ -114,7 +116,7 @@ class nnUNetBaseDataset(ABC):
             if (Path(folder) / name).is_file():
                 return Path(folder) / name
         advice = (
-            "run nnUNetv2_preprocess again (finished cases are kept)"
+            f"run {preprocess_command(folder)} again (finished cases are kept)"
             if folder == self.source_folder
             else "validate all folds of the previous stage first"
         )
@@ -246,7 +248,7 @@ class nnUNetDatasetNumpy(nnUNetBaseDataset):
             with np.load(file, allow_pickle=False) as content:
                 return cast("NDArray[Any]", content[key])
         except (ValueError, KeyError, OSError, EOFError) as error:
-            advice = "delete it and run nnUNetv2_preprocess again"
+            advice = f"delete it and run {preprocess_command(folder)} again"
             raise DatasetError(f"{file} cannot be read ({error}); {advice}") from error
 
     @staticmethod
@@ -288,9 +290,13 @@ def infer_dataset_class(folder: PathLike) -> type[nnUNetDatasetBlosc2] | type[nn
     has_b2nd = Path(folder).is_dir() and bool(subfiles(folder, ".b2nd", join=False))
     has_npz = Path(folder).is_dir() and bool(subfiles(folder, ".npz", join=False))
     if has_b2nd and has_npz:
-        raise DatasetError(f"{folder} holds .b2nd and .npz cases; delete the folder and run nnUNetv2_preprocess again")
+        raise DatasetError(
+            f"{folder} holds .b2nd and .npz cases; delete the folder and run {preprocess_command(folder)} again"
+        )
     if not has_b2nd and not has_npz:
-        raise DatasetError(f"{folder} holds no preprocessed cases (.b2nd or .npz); run nnUNetv2_preprocess first")
+        raise DatasetError(
+            f"{folder} holds no preprocessed cases (.b2nd or .npz); run {preprocess_command(folder)} first"
+        )
     return nnUNetDatasetBlosc2 if has_b2nd else nnUNetDatasetNumpy
 
 
@@ -309,7 +315,8 @@ def _open_b2nd(file: Path) -> Any:
         mmap_mode = None if sys.platform == "win32" else "r"
         return blosc2.open(urlpath=str(file), mode="r", dparams=blosc2.DParams(nthreads=1), mmap_mode=mmap_mode)
     except (RuntimeError, ValueError, OSError) as error:
-        raise DatasetError(f"{file} is damaged ({error}); delete it and run nnUNetv2_preprocess again") from error
+        command = preprocess_command(file.parent)
+        raise DatasetError(f"{file} is damaged ({error}); delete it and run {command} again") from error
 
 
 def _write_b2nd(array: NDArray[Any], path: PathLike, **layout: Any) -> None:

@@ -10,6 +10,7 @@ from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.geometry import network_spacing
 from nnunet_lite.preprocessing.interpolation import compute_new_shape
+from nnunet_lite.preprocessing.preprocess_command import preprocess_command
 
 _LOOKED_AT = 3  # reading the properties of a case takes some hundredths of a second
 _KNOWN_PREPROCESSOR = "DefaultPreprocessor"  # others may do as they like
@@ -39,7 +40,8 @@ def other_plans(dataset: Any, plans: PlansManager, configuration: ConfigurationM
             return (
                 f"{identifier} has {_shape(stored)} voxels in {dataset.source_folder}, and these plans (spacing "
                 f"{list(configuration.spacing)}) make it {_shape(expected)}. If the plans were changed after "
-                "preprocessing, delete the folder and run nnUNetv2_preprocess again; the training goes on with it as is"
+                f"preprocessing, delete the folder and run {preprocess_command(dataset.source_folder)} again; the "
+                "training goes on with it as is"
             )
     return None
 

@@ -10,6 +10,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
+from nnunet_lite.preprocessing.preprocess_command import preprocess_command
 from nnunet_lite.training import activity
 from nnunet_lite.training.data_augmentation.transforms import (
     Batch,
@@ -26,6 +28,7 @@ from nnunet_lite.training.data_augmentation.transforms import (
     Source,
     Transform,
     collate,
+    sample_of,
     seeded_global_generators,
 )
 from nnunet_lite.training.open_cases import OpenCases
@@ -241,7 +244,7 @@ class nnUNetDataLoader:
         for source, seed in zip(sources, params, strict=True):
             with seeded_global_generators(seed):
                 results.append(self.transforms(image=source.image, segmentation=source.segmentation))
-        return collate([Batch(result["image"], result["segmentation"]) for result in results])
+        return collate([sample_of(self.transforms, result) for result in results])
 
     def _generators(self, epoch: int, index: int) -> list[Generator]:
         """The generator of a batch and one for each of its samples."""
@@ -376,7 +379,7 @@ def _read(key: str, array: Any, first: Sequence[int], size: Sequence[int], fill:
         file = getattr(getattr(array, "schunk", None), "urlpath", None) or f"An array of case {key}"
         raise DatasetError(
             f"{file} is damaged or not readable ({error}). Check the disk; then delete the files of {key} there and "
-            "run nnUNetv2_preprocess again"
+            f"run {preprocess_command(Path(file).parent)} again"
         ) from error
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nnunet_lite.exceptions import CheckpointError
-from nnunet_lite.models.checkpoint import load_checkpoint, unwrap
+from nnunet_lite.models.checkpoint import NAMED_FILE, load_checkpoint, unwrap
 from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.logging import logger
 
@@ -58,7 +58,7 @@ def load_pretrained_weights(
             nothing was loaded then.
     """
     network = unwrap(network)
-    given = load_checkpoint(fname)["network_weights"]
+    given = load_checkpoint(fname, advice=NAMED_FILE)["network_weights"]
     weights = _weights(network)
     table = compare(weights, given)
     _require_fit(table, fname, given)

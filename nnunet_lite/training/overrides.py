@@ -26,6 +26,18 @@ class Overrides(NamedTuple):
         marked = ("e", self.epochs), ("i", self.iterations), ("lr", self.lr), ("b", self.batch_size), ("s", self.seed)
         return [f"{mark}{value}" for mark, value in marked if value is not None] + ["det"] * self.deterministic
 
+    def flags(self) -> list[str]:
+        """How they are given to nnUNetv2_train: ["--epochs 20", "--deterministic"]."""
+        given = (
+            ("--epochs", self.epochs),
+            ("--iterations", self.iterations),
+            ("--lr", self.lr),
+            ("--batch-size", self.batch_size),
+            ("--seed", self.seed),
+        )
+        words = [f"{flag} {value}" for flag, value in given if value is not None]
+        return words + ["--deterministic"] * self.deterministic
+
     def require_valid(self) -> None:
         """Raise ArgumentError for a number that cannot work, with what was expected."""
         for flag, value in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.models.trained_model import get_output_folder, model_folder_name, parse_model_folder_name
 from nnunet_lite.preprocessing.preprocessed_dataset import nnUNetDatasetBlosc2
 from nnunet_lite.training import fold_folder, splits
+from nnunet_lite.training.trainer_names import split_folder_part
 from nnunet_lite.utilities.files import load_json, subdirs
 
 NEXT_STAGE_FOLDER = "predicted_next_stage"  # below a model's folder; a folder for each next stage in it
@@ -50,6 +52,12 @@ def require_previous_stage(trainer: Any, keys: Iterable[str]) -> None:
         return
     wanted = sorted(set(keys))
     missing = _missing(Path(folder), wanted)
+    model = Path(folder).parent.parent
+    if missing and trainer.previous_stage_trainer is not None and not model.is_dir():
+        raise DatasetError(
+            f"--previous-stage-trainer {trainer.previous_stage_trainer}: there is no {model}; {_neighbours(model)}"
+            f"make it: {_commands(trainer, Path(folder), missing)}"
+        )
     if missing:
         names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         raise DatasetError(
@@ -62,7 +70,7 @@ def require_previous_stage(trainer: Any, keys: Iterable[str]) -> None:
         names = ", ".join(unfit[:_SHOWN]) + (", ..." if len(unfit) > _SHOWN else "")
         raise DatasetError(
             f"{folder}: {len(unfit)} predictions are damaged, or not of the size of the preprocessed case ({names}); "
-            f"delete them, then {_commands(trainer, Path(folder), unfit)}"
+            f"delete them, then make them: {_commands(trainer, Path(folder), unfit)}"
         )
 
 
@@ -84,33 +92,52 @@ def _fits(trainer: Any, key: str) -> bool:
     return tuple(previous.shape) == tuple(data.shape[1:])
 
 
+def _neighbours(model: Path) -> str:
+    """Which models of the same plans and stage there are instead, the most similar first."""
+    others = _other_trainers(model)
+    if not others:
+        return "no other trainer has one; "
+    wanted = parse_model_folder_name(model.name).trainer
+    return f"give one of those there are ({', '.join(difflib.get_close_matches(wanted, others, _SHOWN, 0.0))}), or "
+
+
 def _advice(trainer: Any, folder: Path, missing: Sequence[str], wanted: Sequence[str]) -> str:
-    advice = _commands(trainer, folder, missing)
+    commands = f"make them: {_commands(trainer, folder, missing)}"
     others = _complete_elsewhere(trainer, folder, wanted)
     if others:
-        advice += f"; or take those of another trainer: --previous-stage-trainer {' or '.join(others)}"
-    return advice
+        return f"take those of another trainer: --previous-stage-trainer {' or '.join(others)}; or {commands}"
+    return commands
 
 
 def _commands(trainer: Any, folder: Path, missing: Sequence[str]) -> str:
-    """The trainings (or validations, where the training is finished) whose final validation predicts these cases."""
+    """One shell line of the trainings (validations, where finished) that predict these cases at their end."""
     model = folder.parent.parent
-    part, plans, stage = parse_model_folder_name(model.name)
-    own_part = parse_model_folder_name(Path(trainer.output_folder_base).name).trainer
-    name = type(trainer).__name__ if part == own_part else part
-    command = f"nnUNetv2_train {trainer.plans_manager.dataset_name} {stage} FOLD -tr {name} -p {plans}"
     fold_of = _validation_folds(trainer)
-    folds = sorted({fold_of[key] for key in missing if key in fold_of})
-    commands = []
-    for fold in folds:
-        finished = (model / f"fold_{fold}" / fold_folder.FINAL).is_file()
-        commands.append(command.replace("FOLD", str(fold)) + (" --val" if finished else ""))
+    folds = [str(fold) for fold in sorted({fold_of[key] for key in missing if key in fold_of})]
     if not all(key in fold_of for key in missing):  # they train in every fold
-        commands.append(command.replace("FOLD", "all"))
-    flags = ""
-    if part == own_part != name:
-        flags = f" (with the flags of this training that are part of the folder's name {part})"
-    return f"make them: {'; '.join(commands)}{flags}"
+        folds.append("all")
+    finished = [fold for fold in folds if (model / f"fold_{fold}" / fold_folder.FINAL).is_file()]
+    unfinished = [fold for fold in folds if fold not in finished]
+    lines = []
+    for group, more in ((unfinished, ""), (finished, " --val")):
+        if len(group) > 1:
+            lines.append(f"for fold in {' '.join(group)}; do {_command(trainer, model, '$fold')}{more}; done")
+        else:
+            lines += [_command(trainer, model, fold) + more for fold in group]
+    return "; ".join(lines)
+
+
+def _command(trainer: Any, model: Path, fold: str) -> str:
+    """The training of a fold of the previous stage, with all flags that are part of its folder's name."""
+    part, plans, stage = parse_model_folder_name(model.name)
+    if part == parse_model_folder_name(Path(trainer.output_folder_base).name).trainer:
+        name, flags = type(trainer).__name__, trainer.overrides.flags()
+    else:
+        name, flags = split_folder_part(part)
+    words = ["nnUNetv2_train", trainer.plans_manager.dataset_name, stage, fold]
+    words += ["-tr", name] * (name != "nnUNetTrainer") + ["-p", plans] * (plans != "nnUNetPlans")
+    words += ["-device", trainer.device.type] * (trainer.device.type != "cuda")
+    return " ".join(words + flags)
 
 
 def _validation_folds(trainer: Any) -> dict[str, int]:
@@ -124,14 +151,18 @@ def _validation_folds(trainer: Any) -> dict[str, int]:
     return {key: fold for fold, split in reversed(list(enumerate(content))) for key in split["val"]}
 
 
+def _other_trainers(model: Path) -> list[str]:
+    """First parts of the names of all other models of the same plans and configuration."""
+    _, plans, stage = parse_model_folder_name(model.name)
+    ending = model_folder_name("", plans, stage)
+    names = subdirs(model.parent, join=False) if model.parent.is_dir() else []
+    return [name.removesuffix(ending) for name in names if name.endswith(ending) and name != model.name]
+
+
 def _complete_elsewhere(trainer: Any, folder: Path, wanted: Sequence[str]) -> list[str]:
     """Other trainers whose previous stage, of the same plans, has predicted everything."""
     model = folder.parent.parent
     _, plans, stage = parse_model_folder_name(model.name)
-    ending = model_folder_name("", plans, stage)
-    found = []
-    for name in subdirs(model.parent, join=False) if model.parent.is_dir() else []:
-        there = model.parent / name / NEXT_STAGE_FOLDER / trainer.configuration_name
-        if name.endswith(ending) and name != model.name and not _missing(there, wanted):
-            found.append(name.removesuffix(ending))
-    return found
+    there = {name: model.parent / model_folder_name(name, plans, stage) for name in _other_trainers(model)}
+    below = Path(NEXT_STAGE_FOLDER, trainer.configuration_name)
+    return [name for name, other in there.items() if not _missing(other / below, wanted)]

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, DatasetError
-from nnunet_lite.extensions import find_class
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.plans_manager import load_plans, plans_file
@@ -21,10 +20,12 @@ from nnunet_lite.training.distributed_launch import in_processes
 from nnunet_lite.training.interruption import ends_at_once
 from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
 from nnunet_lite.training.logging.log_file import messages_in_log
+from nnunet_lite.training.misspelled_names import warn_of_misspelled_names
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
 from nnunet_lite.training.overrides import warn_of_other_settings
 from nnunet_lite.training.pretraining_choice import PretrainingChoice, require_pretrained_trainer
 from nnunet_lite.training.previous_stage import require_previous_stage, take_previous_stage_from
+from nnunet_lite.training.trainer_names import find_trainer
 from nnunet_lite.training.users_trainer import named_failures
 from nnunet_lite.utilities.device import resolve_device, set_num_threads
 from nnunet_lite.utilities.distributed import rank
@@ -92,6 +93,8 @@ def run_training(
         pretraining=pretraining,
     )
     trainer.override(epochs, iterations, seed, precision, lr, batch_size, deterministic)
+    if rank() == 0:
+        warn_of_misspelled_names(trainer)
     if previous_stage_trainer is not None:
         take_previous_stage_from(trainer, previous_stage_trainer)
     trainer.disable_checkpointing = disable_checkpointing or trainer.disable_checkpointing
@@ -136,7 +139,7 @@ def get_trainer_from_args(
             plans_identifier,
             plans["plans_name"],
         )
-    trainer_class = find_class("trainer", trainer_name)
+    trainer_class = find_trainer(trainer_name)
     if not (isinstance(trainer_class, type) and issubclass(trainer_class, nnUNetTrainer)):
         raise ArgumentError(f"-tr {trainer_name}: {trainer_class} is no trainer; derive it from nnUNetTrainer")
     if pretraining is not None:
@@ -185,8 +188,8 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
         logger.warning("--c: there is nothing to continue in %s; starting a new training", folder)
     elif final.is_file() and not start.overwrite:
         raise CheckpointError(
-            f"{folder} holds a finished training; validate it with --val, repeat its end with --c, "
-            "or train again with --overwrite"
+            f"{folder} holds a finished training; validate it with --val (with checkpoint_best: --val --val_best), "
+            "repeat its end with --c, or train again with --overwrite"
         )
     if trainer.is_cascaded:
         training, validation = trainer.do_split()
@@ -222,5 +225,10 @@ def _require_fit(trainer: nnUNetTrainer, file: Path) -> None:
 def _check_flags(start: Start, disable_checkpointing: bool, val_with_best: bool) -> None:
     if start.continue_training and start.only_run_validation:
         raise ArgumentError("--c and --val: continue a training, or only validate a finished one; give one of them")
+    if start.only_run_validation and start.pretrained_weights is not None:
+        raise ArgumentError(
+            f"--val validates a finished training with its own weights; leave out -pretrained_weights "
+            f"{start.pretrained_weights}, or --val"
+        )
     if val_with_best and disable_checkpointing:
         raise ArgumentError("--val_best needs checkpoint_best, which --disable_checkpointing does not write")

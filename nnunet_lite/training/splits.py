@@ -133,8 +133,8 @@ def do_split(
     splits = load_or_create_splits(splits_file, identifiers)
     if fold >= len(splits):
         if not quiet:
-            last = len(splits) - 1
-            logger.warning("%s has folds 0 to %d: fold %d is a random 80:20 split", splits_file, last, fold)
+            folds = f"folds 0 to {len(splits) - 1}" if len(splits) > 1 else "fold 0 only"
+            logger.warning("%s has %s: fold %d is a random 80:20 split", splits_file, folds, fold)
         train, val = random_split(identifiers, fold)
         where = f"A random 80:20 split of {len(identifiers)} cases"
     else:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 import pytest
 
 from nnunet_lite.cli.arguments import (
+    CONFIGURATION_POSITION,
     CONTINUE_TRAINING,
     DATASET_POSITION,
+    DEVICE,
     EPOCHS,
     FOLD_POSITION,
+    PLANS,
+    PRETRAINED_WEIGHTS,
     TRAINER,
     command,
     make_parser,
@@ -75,3 +80,37 @@ def test_what_goes_on_after_ctrl_c(arguments: list[str], message: str, capsys: p
 
     assert entry(arguments) == 130
     assert capsys.readouterr().err == message
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    positions = (DATASET_POSITION, CONFIGURATION_POSITION, FOLD_POSITION)
+    return make_parser("nnUNetv2_train", "", *positions, PLANS, PRETRAINED_WEIGHTS, DEVICE)
+
+
+@pytest.mark.parametrize("given", [["-pretrained_weigths", "a.pth"], ["-pretrained_weigths=a.pth"]])
+def test_a_misspelled_flag_is_not_taken_for_a_short_one(capsys: pytest.CaptureFixture[str], given: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        _train_parser().parse_args(["4", "2d", "0", *given])
+    assert f"unknown flag {given[0]}, did you mean -pretrained_weights?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "example"),
+    [
+        (["-d", "5", "-c", "3d_fullres", "-f", "1"], "5 3d_fullres 1"),
+        (["4", "-c", "2d"], "4 2d 0"),
+        (["2d", "0", "-d", "7"], "7 2d 0"),
+    ],
+)
+def test_positions_given_as_flags(capsys: pytest.CaptureFixture[str], given: list[str], example: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        _train_parser().parse_args(given)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1
+    expected = f"nnUNetv2_train: takes dataset, configuration and fold without flags: nnUNetv2_train {example} (see"
+    assert expected in error
+
+
+def test_what_argparse_takes_as_a_short_form_is_still_taken() -> None:
+    parsed = _train_parser().parse_args(["4", "2d", "0", "-d", "cpu", "-pnnUNetPlans_x"])
+    assert (parsed.device, parsed.p) == ("cpu", "nnUNetPlans_x")

@@ -105,8 +105,11 @@ def test_splits_that_cannot_be_used(dataset: Folders, capfd: Any, text: str, wor
     _refused(dataset, capfd, *words)
 
 
-def test_a_fold_beyond_the_file_is_a_random_split(dataset: Folders) -> None:
+def test_a_fold_beyond_the_file_is_a_random_split(dataset: Folders, capfd: Any) -> None:
     succeed(*TRAIN[:3], 7, *SHORT[4:])
+    file = dataset.preprocessed / tiny_training.NAME / "splits_final.json"
+    said = [line for line in capfd.readouterr().err.splitlines() if "random 80:20" in line]
+    assert set(said) == {f"Warning: {file} has folds 0 to 4: fold 7 is a random 80:20 split"}
     folder = dataset.results / tiny_training.NAME / "nnUNetTrainer_e1_i1__nnUNetPlans__2d" / "fold_7"
     assert len(json.loads((folder / "validation" / "summary.json").read_text())["metric_per_case"]) == 1
 
@@ -127,6 +130,21 @@ def test_a_fold_beyond_the_file_is_a_random_split(dataset: Folders) -> None:
 )
 def test_wrong_values_of_our_flags(dataset: Folders, capfd: Any, flags: tuple[Any, ...], words: list[str]) -> None:
     _refused(dataset, capfd, *words, command=(*TRAIN, *flags))
+
+
+def test_validation_takes_no_other_weights(dataset: Folders, capfd: Any) -> None:
+    words = ["--val", "leave out -pretrained_weights a.pth"]
+    _refused(dataset, capfd, *words, command=(*SHORT, "--val", "-pretrained_weights", "a.pth"))
+
+
+def test_a_finished_training_says_how_to_validate_it(dataset: Folders, capfd: Any) -> None:
+    fold = dataset.results / tiny_training.NAME / "nnUNetTrainer_e1_i1__nnUNetPlans__2d" / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "checkpoint_final.pth").touch()
+    line = complaint(capfd, *SHORT)
+    assert (
+        f"{fold} holds a finished training; validate it with --val (with checkpoint_best: --val --val_best), " in line
+    )
 
 
 # full disks

@@ -111,6 +111,17 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_names_the_checkpoints_in_it(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is a folder; give a \.pth file such as fold_0/checkpoint_final\.pth"):
+        load_checkpoint(tmp_path)
+    for name in ("final", "best"):
+        save_checkpoint(_checkpoint(), tmp_path / f"checkpoint_{name}.pth")
+    with pytest.raises(
+        CheckpointError, match=r"is a folder; it has checkpoint_best\.pth, checkpoint_final\.pth: name one"
+    ):
+        load_checkpoint(tmp_path)
+
+
 def test_truncated_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "c.pth"
     save_checkpoint(_checkpoint(), file)

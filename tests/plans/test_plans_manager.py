@@ -199,3 +199,22 @@ def test_golden_plans_are_read(goldens: Path) -> None:
     assert cascade.network_arch_init_kwargs_req_import == ["conv_op", "norm_op", "dropout_op", "nonlin"]
     assert cascade.use_mask_for_norm == [False] and cascade.normalization_schemes == ["CTNormalization"]
     assert manager.foreground_intensity_properties_per_channel["0"]["max"] == 550.0
+
+
+def test_plans_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    folder = tmp_path / "Dataset004_A"
+    folder.mkdir()
+    for name in ("nnUNetPlans", "small"):
+        (folder / f"{name}.json").write_text('{"configurations": {}}')
+    with pytest.raises(
+        PlansError, match=r": nnUNetPlans, small\); did you mean nnUNetPlans\? Else make them first: nnU"
+    ):
+        plans_file(folder.name, "nnUNetPlan")
+    with pytest.raises(PlansError, match=r": nnUNetPlans, small\); make them first: nnU"):
+        plans_file(folder.name, "other")
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "nope"))
+    with pytest.raises(
+        PlansError, match=r"there is no folder nnUNet_preprocessed=.*nope; correct the variable, or mak"
+    ):
+        plans_file(folder.name, "nnUNetPlans")

@@ -321,9 +321,9 @@ class Damaged:
 @pytest.mark.parametrize(
     ("name", "how", "message"),
     [
-        ("case_0.b2nd", "missing", r"case_0\.b2nd is missing in .*nnUNetPlans_3d; run nnUNetv2_preprocess again"),
+        ("case_0.b2nd", "missing", r"case_0\.b2nd is missing in .*nnUNetPlans_3d; run nnUNetv2_preprocess.* again"),
         ("case_0_seg.b2nd", "truncated", r"case_0_seg\.b2nd is damaged .*delete it and run nnUNetv2_preprocess"),
-        ("case_0.b2nd", "flipped", r"case_0\.b2nd is damaged .*run nnUNetv2_preprocess again"),
+        ("case_0.b2nd", "flipped", r"case_0\.b2nd is damaged .*run nnUNetv2_preprocess.* again"),
         ("case_0.pkl", "truncated", r"case_0\.pkl is no readable properties file.*delete it"),
         ("case_0.pkl", "missing", r"case_0\.pkl is missing"),
     ],

@@ -11,7 +11,7 @@ import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from helpers.loaders import Labels, MemoryDataset, default_loader, make_loader
 
-from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.exceptions import ArgumentError, ExtensionError
 from nnunet_lite.training.data_augmentation.pipelines import get_training_transforms, get_validation_transforms
 from nnunet_lite.training.data_loader import is_forced_foreground, nnUNetDataLoader, patch_bounds
 
@@ -101,6 +101,12 @@ def test_slices_of_volumes() -> None:
     loader = make_loader((10, 10), (8, 8), transforms=get_training_transforms((8, 8), 0.3, None, (0, 1), False))
     batch = loader.generate_batch(0, 0)
     assert batch["data"].shape == (2, 2, 8, 8) and batch["target"].shape == (2, 1, 8, 8)
+
+
+def test_a_pipeline_of_the_users_that_returns_no_dictionary() -> None:
+    loader = make_loader((8, 8), (8, 8), transforms=lambda image, segmentation: image)
+    with pytest.raises(ExtensionError, match="returned a Tensor, expected a dictionary with image, segmentation"):
+        loader.generate_batch(0, 0)
 
 
 def test_deep_supervision_regions_and_cascade() -> None:

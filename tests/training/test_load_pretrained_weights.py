@@ -94,7 +94,7 @@ class _Malicious:
     ("content", "words"),
     [
         (b"\n<!DOCTYPE html><html><body>404</body></html>", "is a web page"),
-        (b"\x00" * 100, "no checkpoint, or a damaged one"),
+        (b"\x00" * 100, r"no checkpoint, or a damaged one; give a \.pth file such as fold_0/checkpoint_final\.pth$"),
         ({"state_dict": {}}, "no 'network_weights'"),
         (_Malicious(), "could run code"),
         (None, "There is no checkpoint"),

@@ -58,12 +58,17 @@ def test_both_stages(dataset: Path) -> None:
     assert Path(finished.output_folder, "validation", "summary.json").is_file()
 
 
-def test_nothing_predicted_yet_names_the_trainings(dataset: Path) -> None:
+def _command(fold: str, flags: str = "--epochs 1 --iterations 1 --seed 1") -> str:
+    return f"nnUNetv2_train {tiny_training.NAME} {LOWRES} {fold} -device cpu {flags}".rstrip()
+
+
+def test_nothing_predicted_yet_names_the_trainings_with_their_flags(dataset: Path) -> None:
     text = _complaint(make(CASCADE, 0))
     assert f"{CASCADE} needs a prediction of {LOWRES} for each of its 5 cases, but 5 are missing" in text
-    command = f"nnUNetv2_train {tiny_training.NAME} {LOWRES} {{}} -tr nnUNetTrainer -p nnUNetPlans"
-    assert f"{command.format(0)}; {command.format(1)} (with the flags" in text
-    assert f"folder's name {PART}" in text
+    assert text.endswith(f"make them: for fold in 0 1; do {_command('$fold')}; done")
+    chosen = make(CASCADE, 0, lr=0.5, batch_size=3, deterministic=True)
+    flags = "--epochs 1 --iterations 1 --lr 0.5 --batch-size 3 --seed 1 --deterministic"
+    assert _complaint(chosen).endswith(f"do {_command('$fold', flags)}; done")
 
 
 def test_a_finished_fold_only_needs_its_validation(dataset: Path) -> None:
@@ -73,15 +78,33 @@ def test_a_finished_fold_only_needs_its_validation(dataset: Path) -> None:
     (folder / "case_1.b2nd").unlink()
     text = _complaint(make(CASCADE, 0))
     assert "1 are missing" in text and "(case_1)" in text
-    assert f"{LOWRES} 1 -tr nnUNetTrainer -p nnUNetPlans --val" in text
+    assert text.endswith(f"make them: {_command('1')} --val")
+    (folder / "case_4.b2nd").unlink()
+    assert _complaint(make(CASCADE, 0)).endswith(f"make them: {_command('0')}; {_command('1')} --val")
 
 
 def test_a_case_that_always_trains_is_predicted_by_fold_all(dataset: Path) -> None:
     cases = list(tiny_training.CASES)
     splits = [{"train": cases[1:], "val": cases[:1]}]
     (dataset / "splits_final.json").write_text(json.dumps(splits))
-    text = _complaint(make(CASCADE, 0))
-    assert f"{LOWRES} 0 -tr" in text and f"{LOWRES} all -tr" in text
+    assert f"for fold in 0 all; do {_command('$fold')}; done" in _complaint(make(CASCADE, 0))
+
+
+def test_a_previous_stage_of_a_trainer_that_has_none(dataset: Path) -> None:
+    trainer = make(CASCADE, 0)
+    take_previous_stage_from(trainer, "nnUNetTrainer_20epochs_e1_lr1e-05_det")
+    text = _complaint(trainer)
+    name = f"nnUNetTrainer_20epochs_e1_lr1e-05_det__nnUNetPlans__{LOWRES}"
+    folder = dataset.parents[1] / "nnUNet_results" / tiny_training.NAME / name
+    assert text.startswith(
+        "--previous-stage-trainer nnUNetTrainer_20epochs_e1_lr1e-05_det: "
+        f"there is no {folder}; no other trainer has one; make it: for fold in 0 1; do "
+    )
+    command = _command("$fold", "--epochs 1 --lr 1e-05 --deterministic")
+    assert command.replace("-device", "-tr nnUNetTrainer_20epochs -device") in text
+    for other in ("nnUNetTrainer_20epochs", "Other"):
+        _predict_all(dataset.parents[1] / "nnUNet_results", other)
+    assert "; give one of those there are (nnUNetTrainer_20epochs, Other), or make it: " in _complaint(trainer)
 
 
 @pytest.mark.parametrize("content", [None, b"damaged"])
@@ -98,7 +121,8 @@ def test_predictions_of_another_size_or_damaged(dataset: Path, content: bytes | 
 
 def test_the_previous_stage_of_another_trainer(dataset: Path) -> None:
     folder = _predict_all(dataset.parents[1] / "nnUNet_results", "nnUNetTrainer_20epochs")
-    assert "--previous-stage-trainer nnUNetTrainer_20epochs" in _complaint(make(CASCADE, 0))
+    alternative = "take those of another trainer: --previous-stage-trainer nnUNetTrainer_20epochs; or make them: for"
+    assert alternative in _complaint(make(CASCADE, 0))
     trainer = make(CASCADE, 0)
     take_previous_stage_from(trainer, "nnUNetTrainer_20epochs")
     assert trainer.folder_with_segs_from_previous_stage == str(folder)

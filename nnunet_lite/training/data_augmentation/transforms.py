@@ -6,7 +6,7 @@ import contextlib
 import random
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from nnunet_lite.exceptions import ExtensionError
 from nnunet_lite.training import activity
 
 _global_generators = threading.RLock()  # a user's transform may itself call another one
@@ -180,7 +181,19 @@ def apply_per_sample(transform: Callable[..., dict[str, Any]], batch: Batch, see
     for image, segmentation, seed in zip(batch.image, segmentations, seeds, strict=True):
         with seeded_global_generators(seed):
             results.append(transform(image=image, segmentation=segmentation))
-    return collate([Batch(result["image"], result["segmentation"]) for result in results])
+    return collate([sample_of(transform, result) for result in results])
+
+
+def sample_of(transform: Any, result: Any) -> Batch:
+    """What a callable of single samples returned. Raises ExtensionError if image or segmentation is not in it."""
+    wanted = ("image", "segmentation")
+    if isinstance(result, Mapping) and all(key in result for key in wanted):
+        return Batch(result["image"], result["segmentation"])
+    got = f"a dictionary of {', '.join(map(str, result)) or 'nothing'}" if isinstance(result, Mapping) else None
+    got = got or ("None" if result is None else f"a {type(result).__name__}")
+    raise ExtensionError(
+        f"the transform {transform_name(transform)} returned {got}, expected a dictionary with {', '.join(wanted)}"
+    )
 
 
 @contextlib.contextmanager

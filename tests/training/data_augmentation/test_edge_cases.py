@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from nnunet_lite.exceptions import ExtensionError
 from nnunet_lite.training.data_augmentation.pipelines import get_heavy_training_transforms, get_training_transforms
 from nnunet_lite.training.data_augmentation.spatial_transforms import SpatialTransform, rotation_matrix
-from nnunet_lite.training.data_augmentation.transforms import Batch, SampleShape
+from nnunet_lite.training.data_augmentation.transforms import Batch, ComposeTransforms, SampleShape
 
 PATCHES = [(1, 1), (1, 9), (2, 3), (4, 1, 2), (3, 4, 4), (1, 16, 12), (2, 2, 2)]
 
@@ -119,3 +120,25 @@ def test_a_batch_with_every_kind_of_sample() -> None:
         alone = pipeline.apply(Batch(images[b : b + 1].clone(), labels[b : b + 1].clone()), params[b : b + 1])
         torch.testing.assert_close(alone.image[0], together.image[b])
         assert torch.equal(alone.labels()[0], together.labels()[b])
+
+
+def _image_only(image: Any, segmentation: Any) -> Any:
+    return image
+
+
+def _half(image: Any, segmentation: Any) -> Any:
+    return {"image": image}
+
+
+@pytest.mark.parametrize(
+    ("transform", "words"),
+    [
+        (_image_only, "the transform _image_only returned a Tensor, expected a dictionary with image, segmentation"),
+        (_half, "the transform _half returned a dictionary of image, expected a dictionary with image, segmentation"),
+        (lambda image, segmentation: None, "returned None, expected"),
+    ],
+)
+def test_a_users_transform_that_returns_something_else(transform: Any, words: str) -> None:
+    batch = Batch(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))
+    with pytest.raises(ExtensionError, match=words):
+        ComposeTransforms([transform]).apply(batch, [[1]])
