@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -241,6 +242,8 @@ def _run_rank(
     except Exception as error:
         connection.send(_report(error, member.rank))
         _end_now(2)
+    finish: Callable[[], None] = getattr(multiprocessing.util, "_exit_function")  # noqa: B009, not in its types
+    finish()  # as every process of multiprocessing ends: children, semaphores
     _end_now(0)
 
 
