@@ -10,6 +10,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -39,6 +40,7 @@ ClassKey = int | tuple[int, ...]
 ClassLocations = Mapping[ClassKey, Any]
 UserTransform = Callable[..., dict[str, Any]]
 
+_VOXELS_AT_ONCE = 2**16  # of the samples that are augmented together: steps are few, and the data stays in cache
 _LOCATION_MEMORY = 2**27  # bytes of class locations kept per worker; the largest datasets do not fit
 
 
@@ -207,7 +209,7 @@ class nnUNetDataLoader:
 
     @torch.no_grad()
     def augment(self, raw: RawBatch, device: torch.device | None = None) -> dict[str, Any]:
-        """Apply the transforms to a batch: sample by sample where it lies, or all at once on a device.
+        """Apply the transforms to a batch: a few samples at a time where they lie, or all at once on a device.
 
         On a device this takes, beside what is given and returned, at most the copies of one transform (about four times
         the images and labels of the batch) and the resampling of one slab of 2**22 voxels: 0.7 GiB in all for two
@@ -223,12 +225,17 @@ class nnUNetDataLoader:
             ]
             batch = self._apply(sources, raw.params, raw.keys)
         else:
-            samples = [
-                self._apply([source], [params], [key])
-                for source, params, key in zip(raw.sources, raw.params, raw.keys, strict=True)
-            ]
-            batch = _join(samples)
+            step = self._samples_at_once()
+            groups = [slice(first, first + step) for first in range(0, len(raw.keys), step)]
+            batch = _join([self._apply(raw.sources[g], raw.params[g], raw.keys[g]) for g in groups])
         return {"data": batch.image, "target": batch.segmentation, "keys": raw.keys}
+
+    def _samples_at_once(self) -> int:
+        """Samples that stay in a core's cache together; one where a user's own callable treats them one by one."""
+        stages = getattr(self.transforms, "transforms", [self.transforms])
+        if not all(isinstance(transform, Transform) for transform in stages):
+            return 1
+        return max(1, _VOXELS_AT_ONCE // prod(self.final_patch_size))
 
     def _apply(self, sources: list[Source], params: list[Params], keys: list[str]) -> Batch:
         self.current_key = ", ".join(keys)

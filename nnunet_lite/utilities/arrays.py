@@ -54,9 +54,23 @@ def crop_and_pad(array: Any, starts: Sequence[int], size: Sequence[int], fill: f
     spatial = tuple(array.shape[1:])
     source = [(max(0, s), min(n, s + e)) for s, e, n in zip(starts, size, spatial, strict=True)]
     if all(low == s and high == s + e for (low, high), s, e in zip(source, starts, size, strict=True)):
-        return np.array(array[_within(source)])
+        return _read(array, source)
     result = np.full((array.shape[0], *size), fill, dtype=array.dtype)
     if all(high > low for low, high in source):
         target = [(low - s, high - s) for (low, high), s in zip(source, starts, strict=True)]
-        result[_within(target)] = array[_within(source)]
+        result[_within(target)] = _read(array, source)
+    return result
+
+
+def _read(array: Any, box: Sequence[Sequence[int]]) -> NDArray[Any]:
+    """A copy of `array[:, box]`; by the quickest way into a blosc2 array, whose indexing first looks what it is given.
+
+    Of a patch of a few thousand voxels that look takes longer than decompressing it.
+    """
+    read = getattr(array, "get_slice_numpy", None)
+    if read is None:
+        return np.array(array[_within(box)])
+    result = np.empty((array.shape[0], *box_shape(box)), array.dtype)
+    first, last = [0, *(low for low, _ in box)], [array.shape[0], *(high for _, high in box)]
+    read(result, (first, last))
     return result

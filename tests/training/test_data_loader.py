@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-from helpers.loaders import Labels, MemoryDataset, default_loader, make_loader
+from helpers.loaders import Labels, MemoryDataset, Misbehaving, default_loader, make_loader
 
 from nnunet_lite.exceptions import ArgumentError, ExtensionError
+from nnunet_lite.training import data_loader
 from nnunet_lite.training.data_augmentation.pipelines import get_training_transforms, get_validation_transforms
+from nnunet_lite.training.data_augmentation.segmentation_transforms import MirrorTransform
+from nnunet_lite.training.data_augmentation.transforms import ComposeTransforms
 from nnunet_lite.training.data_loader import is_forced_foreground, nnUNetDataLoader, patch_bounds
 
 
@@ -107,6 +110,23 @@ def test_a_pipeline_of_the_users_that_returns_no_dictionary() -> None:
     loader = make_loader((8, 8), (8, 8), transforms=lambda image, segmentation: image)
     with pytest.raises(ExtensionError, match="returned a Tensor, expected a dictionary with image, segmentation"):
         loader.generate_batch(0, 0)
+
+
+def test_samples_augmented_together_are_those_augmented_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, alone = default_loader(batch_size=7), default_loader(batch_size=7)
+    expected = together.generate_batch(1, 2)
+    monkeypatch.setattr(data_loader, "_VOXELS_AT_ONCE", 1)
+    result = alone.generate_batch(1, 2)
+    assert torch.equal(result["data"], expected["data"])
+    assert all(torch.equal(one, other) for one, other in zip(result["target"], expected["target"], strict=True))
+
+
+def test_a_callable_of_the_users_fails_with_the_name_of_its_case_alone() -> None:
+    transforms = ComposeTransforms([MirrorTransform((0,)), Misbehaving("raises")])
+    loader = make_loader((8, 8), (8, 8), transforms=transforms, batch_size=4)
+    with pytest.raises(ZeroDivisionError):
+        loader.generate_batch(0, 0)
+    assert loader.current_key in ("a", "b", "c")
 
 
 def test_deep_supervision_regions_and_cascade() -> None:
