@@ -166,10 +166,10 @@ def load_pretrained(checkpoint: str) -> PretrainedModel:
         CheckpointError: no checkpoint, or one without an adaptation plan.
         PathError, ArgumentError: see `download_checkpoint`.
     """
-    from nnunet_lite.models.checkpoint import read_checkpoint
+    from nnunet_lite.models.checkpoint import NAMED_FILE, read_checkpoint
 
     path = download_checkpoint(checkpoint) if "://" in checkpoint else Path(checkpoint).absolute()
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, advice=NAMED_FILE)
     plan = content.get("nnssl_adaptation_plan")
     if not isinstance(plan, Mapping):
         raise CheckpointError(

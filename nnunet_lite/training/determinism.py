@@ -1,4 +1,4 @@
-"""Whether torch may choose faster algorithms whose results differ from run to run."""
+"""The seed of a training, and whether torch may choose faster algorithms whose results differ from run to run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any
 
 import torch
 
+from nnunet_lite.utilities.distributed import all_gather_objects
+
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # read by cuBLAS when it starts
+
+
+def common_seed(seed: int | None) -> int:
+    """The given seed; without one, what the first of all processes draws."""
+    return int(all_gather_objects(int(torch.randint(2**31, ())))[0]) if seed is None else seed
 
 
 def set_determinism(deterministic: bool, device: torch.device) -> None:

@@ -22,7 +22,7 @@ from nnunet_lite.plans.label_manager import convert_labelmap_to_one_hot
 from nnunet_lite.training.distributed_training import without_ddp
 from nnunet_lite.training.previous_stage import require_previous_stage
 from nnunet_lite.training.validation_outputs import CaseExport, ValidationOutputs, export_outputs
-from nnunet_lite.utilities.distributed import barrier, local_world_size, rank
+from nnunet_lite.utilities.distributed import barrier, local_world_size, rank, world_size
 from nnunet_lite.utilities.memory import available_memory
 from nnunet_lite.utilities.parallel import Task, WorkerPool
 
@@ -82,8 +82,9 @@ def _predict_cases(trainer: Any, predictor: nnUNetPredictor, outputs: Validation
         WorkerPool(processes) as pool,
     ):
         exports = _Exports(pool, outputs, documents, exchange if processes else None)
+        others = ", others by the other processes" if world_size() > 1 else ""
         for number, (key, wanted) in enumerate(missing.items(), 1):
-            trainer.print_to_log_file(f"predicting {key} ({number} of {len(missing)})")
+            trainer.print_to_log_file(f"predicting {key} ({number} of {len(missing)}{others})")
             data, _, seg_prev, properties = dataset.load_case(key)
             image = _with_previous_stage(np.asarray(data[:]), seg_prev, trainer)
             try:

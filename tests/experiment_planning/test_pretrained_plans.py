@@ -163,6 +163,9 @@ def test_what_is_refused(checkpoint: Path, nnunet_folders: Any, capfd: pytest.Ca
     assert "-os with three positive numbers" in refused(checkpoint, "-am", "fixed", "-os", "1", "1")
     assert "is not a finite number above zero" in refused(checkpoint, "-am", "fixed", "-os", "1", "-1", "1")
     assert "There is no checkpoint" in refused(checkpoint.with_name("none.pth"))
+    text = checkpoint.with_name("text.pth")
+    text.write_text("no checkpoint")
+    assert "give a .pth file" in refused(text)
     assert "'key_to_lpe'" in refused(save(checkpoint, {k: v for k, v in ADAPTATION.items() if k != "key_to_lpe"}))
     assert "no pretrain_plan.configurations" in refused(save(checkpoint, {**ADAPTATION, "pretrain_plan": {}}))
     assert "no pretrain_plan.configurations" in refused(

@@ -11,6 +11,7 @@ from conftest import Folders
 from helpers import tiny_training
 
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.training.determinism import common_seed
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_lite.training.precision import training_precision
 from nnunet_lite.training.run_training import get_trainer_from_args
@@ -88,7 +89,7 @@ def _train(
         trainer = trainer_class(**trainer.my_init_kwargs)
     if patch is not None:
         trainer.configuration_manager.configuration["patch_size"] = patch
-    trainer.override(epochs=1, iterations=3, seed=1, **flags)
+    trainer.override(epochs=1, iterations=3, **{"seed": 1, **flags})
     trainer.disable_checkpointing = True
     trainer.run_training()
     return trainer
@@ -121,8 +122,15 @@ class BuildsItself(nnUNetTrainer):
         self.was_initialized = True
 
 
-def test_an_initialize_of_ones_own_keeps_mixed_precision(dataset: Folders) -> None:
-    assert _train("2d", BuildsItself)._autocast_type is BF16
+def test_an_initialize_of_ones_own_keeps_mixed_precision_and_draws_a_seed(dataset: Folders) -> None:
+    trainer = _train("2d", BuildsItself, seed=None)
+    assert trainer._autocast_type is BF16
+    assert trainer.seed
+
+
+def test_a_seed_is_drawn_only_where_none_is_given() -> None:
+    assert common_seed(0) == 0
+    assert common_seed(None) != common_seed(None)
 
 
 class InFloat32(nnUNetTrainer):

@@ -25,6 +25,7 @@ from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class
 from nnunet_lite.training.batch_distribution import gather_shares
 from nnunet_lite.training.cpu_speed import keep_freed_memory, use_channels_last
 from nnunet_lite.training.debug_information import debug_information, hyperparameters, save_documents
+from nnunet_lite.training.determinism import common_seed
 from nnunet_lite.training.device_feed import DeviceFeed
 from nnunet_lite.training.distributed_training import agree, distribute, mean_over_ranks, seed_rank, weigh_by_share
 from nnunet_lite.training.fold_folder import remove_leftovers, remove_superseded
@@ -165,8 +166,7 @@ class nnUNetTrainer(TrainingModel):
         """Build network, optimizer and loss. Raises RuntimeError when called twice."""
         if self.was_initialized:
             raise RuntimeError("initialize was called twice: a trainer is built once")
-        if self.seed is None:
-            self.seed = int(all_gather_objects(int(torch.randint(2**31, ())))[0])
+        self.seed = common_seed(self.seed)
         torch.manual_seed(self.seed)
         self._check_augmentation_device()
         self._oversampling_of_all = self.oversample_foreground_percent
@@ -218,7 +218,8 @@ class nnUNetTrainer(TrainingModel):
         if not self.was_initialized:
             self.initialize()
         remark = self._choose_precision()  # again, for an `initialize` of a user's that does all by itself
-        seed_rank(self.seed or 0, self.current_epoch)
+        self.seed = common_seed(self.seed)
+        seed_rank(self.seed, self.current_epoch)
         self.dataloader_train, self.dataloader_val = pair_from(self, "get_dataloaders", "training, validation batches")
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         if remark is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnunet_lite.models.checkpoint import load_checkpoint, unwrap
+from nnunet_lite.models.checkpoint import NAMED_FILE, load_checkpoint, unwrap
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.training.adapt_pretrained_weights import PretrainInfo, citation_lines, load_encoder
@@ -73,7 +73,7 @@ class PretrainedTrainer(nnUNetTrainer_warmup):
             super().initialize()
             return
         info = PretrainInfo.from_plans(self.plans_manager.plans)
-        weights = load_checkpoint(info.checkpoint_path)["network_weights"]
+        weights = load_checkpoint(info.checkpoint_path, advice=NAMED_FILE)["network_weights"]
         super().initialize()
         self.load_pretraining(weights, info)
 
