@@ -92,7 +92,10 @@ def metrics_of_cases(
 ) -> dict[str, Any]:
     """metric_per_case, mean and foreground_mean, as an evaluation of the files would give them."""
     return summarize(
-        [{"metrics": {entry: class_metrics(case.histogram, entry, ignore_label) for entry in classes}} for case in cases],
+        [
+            {"metrics": {entry: class_metrics(case.histogram, entry, ignore_label) for entry in classes}}
+            for case in cases
+        ],
         classes,
     )
 
@@ -104,9 +107,7 @@ def improves_foreground(before: dict[str, Any], after: dict[str, Any]) -> bool:
     return not any(after["mean"][entry]["Dice"] < before["mean"][entry]["Dice"] for entry in before["mean"])
 
 
-def improves_class(
-    cases: Sequence[CaseCounts], candidate: int, entry: LabelOrRegion, ignore_label: int | None
-) -> bool:
+def improves_class(cases: Sequence[CaseCounts], candidate: int, entry: LabelOrRegion, ignore_label: int | None) -> bool:
     """Whether the mean Dice of a class is higher without its small components."""
     changed = [case.after(candidate) for case in cases]
     before, after = (

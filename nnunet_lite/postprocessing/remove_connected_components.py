@@ -282,7 +282,9 @@ def _process_files(
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
     tasks = [
-        Task(file.name, process_file, (str(file), str(target / file.name), reader, steps, kwargs), _memory(file, reader))
+        Task(
+            file.name, process_file, (str(file), str(target / file.name), reader, steps, kwargs), _memory(file, reader)
+        )
         for file in files
     ]
     collect(run_tasks(tasks, processes, description="Removing components"))

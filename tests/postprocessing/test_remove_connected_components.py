@@ -25,7 +25,12 @@ from nnunet_lite.postprocessing.remove_connected_components import (
 )
 
 STUFF = {"spacing": (1.0, 2.0, 3.0), "origin": (5.0, 6.0, 7.0), "direction": (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)}
-PLANS = {"configurations": {}, "image_reader_writer": "SimpleITKIO", "plans_name": "nnUNetPlans", "dataset_name": "Dataset001_X"}
+PLANS = {
+    "configurations": {},
+    "image_reader_writer": "SimpleITKIO",
+    "plans_name": "nnUNetPlans",
+    "dataset_name": "Dataset001_X",
+}
 ORGANS = {"background": 0, "one": 1, "two": 2}
 NESTED = {"background": 0, "whole": [1, 2], "core": 2}
 
@@ -248,5 +253,7 @@ def test_steps_follow_one_another() -> None:
     step = remove_all_but_largest_component_from_segmentation
     kwargs = [{"labels_or_regions": [1, 2]}, {"labels_or_regions": 2}]
     both = apply_postprocessing(row, [step, step], kwargs)
-    assert both.tolist() == [[[1, 1, 0, 0, 2, 2, 2, 0, 0]]]  # together two of 3 voxels stay; then 3 against 1 of label 2
+    assert both.tolist() == [
+        [[1, 1, 0, 0, 2, 2, 2, 0, 0]]
+    ]  # together two of 3 voxels stay; then 3 against 1 of label 2
     assert row.tolist() == [[[1, 1, 2, 0, 2, 2, 2, 0, 1]]]
