@@ -20,7 +20,7 @@ _LARGEST_TABLE = 2**16  # label values above are looked up by sorting instead of
 class SmallComponents(NamedTuple):
     """Voxels outside the largest components of several masks that share no voxel."""
 
-    index: NDArray[np.intp]  # flat, in the whole array
+    voxels: NDArray[np.intp]  # flat index in the whole array
     owner: NDArray[np.intp]  # which of the masks each voxel belongs to
 
 
@@ -53,7 +53,7 @@ def remove_all_but_largest_component_from_segmentation(
         labels_or_regions: a label, a region, or a list of either, which together make the mask.
         background_label: what removed voxels become, also within an enclosing region.
     """
-    removed = small_components(segmentation, [members_of(labels_or_regions)]).index
+    removed = small_components(segmentation, [members_of(labels_or_regions)]).voxels
     result = np.array(segmentation)
     result.reshape(-1)[removed] = background_label
     return result

@@ -53,12 +53,12 @@ def count_case(
     pair = read_pair(reference_file, prediction_file, image_reader_writer)
     reference, prediction = pair.reference[0], np.array(pair.prediction[0])
     for entry in accepted:
-        prediction.reshape(-1)[small_components(prediction, [members_of(entry)]).index] = 0
+        prediction.reshape(-1)[small_components(prediction, [members_of(entry)]).voxels] = 0
     histogram = _present(joint_histogram(reference, prediction))
     found = small_components(prediction, [members_of(entry) for entry in candidates])
     rows, columns = len(histogram.reference_values), len(histogram.prediction_values)
-    row = np.searchsorted(histogram.reference_values, reference.ravel()[found.index])
-    column = np.searchsorted(histogram.prediction_values, prediction.ravel()[found.index])
+    row = np.searchsorted(histogram.reference_values, reference.ravel()[found.voxels])
+    column = np.searchsorted(histogram.prediction_values, prediction.ravel()[found.voxels])
     codes = (found.owner * rows + row) * columns + column
     counts = np.bincount(codes, minlength=len(candidates) * rows * columns).reshape(-1, rows, columns)
     return CaseCounts(histogram, list(counts))

@@ -22,7 +22,9 @@ from nnunet_lite.utilities.files import PathLike, RestrictedUnpickler, load_json
 
 FUNCTION = "remove_all_but_largest_component_from_segmentation"
 _MODULE = "nnunetv2.postprocessing.remove_connected_components"
-_OWN_MODULE = "nnunet_lite.postprocessing.remove_connected_components"
+_OWN_MODULES = tuple(
+    f"nnunet_lite.postprocessing.{name}" for name in ("remove_connected_components", "connected_components")
+)
 _KNOWN_ARGUMENTS = {"labels_or_regions", "background_label"}
 
 
@@ -60,9 +62,8 @@ class _Unpickler(RestrictedUnpickler):
     """Knows the one function of a postprocessing file as well."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in (_MODULE, _OWN_MODULE, remove_all_but_largest_component_from_segmentation.__module__):
-            if name == FUNCTION:
-                return remove_all_but_largest_component_from_segmentation
+        if name == FUNCTION and module in (_MODULE, *_OWN_MODULES):
+            return remove_all_but_largest_component_from_segmentation
         return super().find_class(module, name)
 
 
@@ -105,5 +106,5 @@ def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _plain_labels(entry: Any) -> LabelsOrRegions:
     if isinstance(entry, (list, tuple)):
         kind = type(entry)
-        return kind(_plain_labels(member) for member in entry)  # type: ignore[return-value]
+        return kind(_plain_labels(member) for member in entry)
     return int(entry)

@@ -72,7 +72,9 @@ class _Folder(NamedTuple):
         }
         plans_manager = PlansManager(documents["plans.json"])
         labels = plans_manager.get_label_manager(documents["dataset.json"])
-        classes = labels.foreground_regions if labels.has_regions else list(labels.foreground_labels)
+        classes: list[LabelOrRegion] = [
+            *(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
+        ]
         return _Folder(
             folder,
             documents["dataset.json"]["file_ending"],

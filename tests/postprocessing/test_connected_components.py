@@ -33,30 +33,30 @@ def test_the_definition_on_random_label_maps(shape: tuple[int, ...], dtype: Any)
         found = small_components(segmentation, masks)
         for number, labels in enumerate(masks):
             removed = np.zeros(segmentation.size, bool)
-            removed[found.index[found.owner == number]] = True
+            removed[found.voxels[found.owner == number]] = True
             np.testing.assert_array_equal(removed.reshape(shape), by_definition(segmentation, labels))
 
 
 def test_values_far_apart_and_below_zero() -> None:
     segmentation = np.array([[[-3, 70000, 70000, 0, 70000, -3, -3]]])
     found = small_components(segmentation, [(70000,), (-3,)])
-    assert sorted(zip(found.index.tolist(), found.owner.tolist(), strict=True)) == [(0, 1), (4, 0)]
+    assert sorted(zip(found.voxels.tolist(), found.owner.tolist(), strict=True)) == [(0, 1), (4, 0)]
 
 
 def test_components_of_equal_size_all_stay() -> None:
-    assert small_components(np.array([[[1, 1, 0, 1, 1, 0, 1]]]), [(1,)]).index.tolist() == [6]
+    assert small_components(np.array([[[1, 1, 0, 1, 1, 0, 1]]]), [(1,)]).voxels.tolist() == [6]
 
 
 def test_corners_connect() -> None:
     cube = np.zeros((2, 2, 2), np.uint8)
     cube[0, 0, 0] = cube[1, 1, 1] = 1
-    assert small_components(cube, [(1,)]).index.size == 0
+    assert small_components(cube, [(1,)]).voxels.size == 0
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (0, 4, 5)])
 def test_nothing_to_remove(shape: tuple[int, ...]) -> None:
-    assert small_components(np.zeros(shape, np.uint8), [(1,)]).index.size == 0
-    assert small_components(np.ones(shape, np.uint8), []).index.size == 0
+    assert small_components(np.zeros(shape, np.uint8), [(1,)]).voxels.size == 0
+    assert small_components(np.ones(shape, np.uint8), []).voxels.size == 0
 
 
 def test_members() -> None:

@@ -48,7 +48,7 @@ def test_there_and_back(tmp_path: Path, steps: list[dict[str, Any]]) -> None:
 def test_upstream_reads_ours(tmp_path: Path, upstream: ModuleType, steps: list[dict[str, Any]]) -> None:
     save_postprocessing([{"labels_or_regions": entry["labels_or_regions"]} for entry in steps], tmp_path / "pp.pkl")
     content = (tmp_path / "pp.pkl").read_bytes()
-    functions, kwargs = pickle.loads(content)  # noqa: S301
+    functions, kwargs = pickle.loads(content)
     assert functions == [getattr(upstream, FUNCTION)] * len(steps) and kwargs == steps
     named = {argument for opcode, argument, _ in pickletools.genops(content) if "GLOBAL" in opcode.name}
     assert named <= {f"{upstream.__name__} {FUNCTION}"}
