@@ -72,9 +72,9 @@ class _Folder(NamedTuple):
         }
         plans_manager = PlansManager(documents["plans.json"])
         labels = plans_manager.get_label_manager(documents["dataset.json"])
-        classes: list[LabelOrRegion] = [
-            *(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
-        ]
+        classes: list[LabelOrRegion] = list(labels.foreground_labels)
+        if labels.has_regions:
+            classes = labels.foreground_regions
         return _Folder(
             folder,
             documents["dataset.json"]["file_ending"],
@@ -220,7 +220,7 @@ def _write_processed(
     target: Path,
     processes: int,
 ) -> None:
-    """Let `target` hold the processed segmentations and their summary.json, and nothing else; complete or not at all."""
+    """Let `target` hold the processed segmentations and their summary.json alone; complete or not at all."""
     with storage_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".postprocessed-") as temporary:
         new = Path(temporary) / target.name
         new.mkdir()
