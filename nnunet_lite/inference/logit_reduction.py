@@ -26,7 +26,8 @@ _BLOCK = 2**18  # logits that are blended, rounded and reduced at once: 1 MiB in
 _PLANES = 64  # that a block of rows passes through: the source of a task stays small, whatever the image's size
 
 Reduction = Callable[[Tensor], NDArray[Any]]  # logits (heads, rows, columns) -> labels (rows, columns)
-Consumer = Callable[[int, slice, Tensor], None]  # index of the plane, its rows, logits (heads, rows, columns)
+Block = Callable[[int, slice, Tensor], None]  # index of the plane, its rows, logits (heads, rows, columns)
+Repeat = Callable[[int, slice], None]  # the same rows of a plane that equals the one before it
 
 
 def is_linear(plan: InterpolationPlan) -> bool:
@@ -39,7 +40,10 @@ def reduction_to_labels(label_manager: LabelManager) -> Reduction:
     own = type(label_manager).convert_logits_to_segmentation is not LabelManager.convert_logits_to_segmentation
     if own or label_manager.has_regions:
         return lambda block: np.asarray(label_manager.convert_logits_to_segmentation(block.numpy()))
-    return lambda block: index_of_largest(block.numpy())
+    table = label_manager.labels_of_channels
+    if table is None:
+        return lambda block: index_of_largest(block.numpy())
+    return lambda block: table[index_of_largest(block.numpy())]
 
 
 def index_of_largest(block: NDArray[np.float32]) -> NDArray[Any]:
@@ -54,8 +58,9 @@ def index_of_largest(block: NDArray[np.float32]) -> NDArray[Any]:
     is_largest = block == block.max(0)
     found = (is_largest.view(np.uint8) * countdown).max(0)
     if not found.all():  # NaN equals nothing
-        return block.argmax(0)
-    labels: NDArray[Any] = dtype(heads) - found if heads < np.iinfo(dtype).max else heads - found.astype(np.int64)
+        index: NDArray[Any] = block.argmax(0)
+        return index
+    labels: NDArray[Any] = dtype(heads) - found
     return labels
 
 
@@ -122,16 +127,14 @@ def _taps(axis: AxisMap) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[
     return index, index, np.zeros(axis.size_out)
 
 
-def for_each_block(
-    logits: Tensor, plan: InterpolationPlan, consume: Callable[[], tuple[Consumer, Consumer]], threads: int | None
-) -> None:
+def for_each_block(logits: Tensor, plan: InterpolationPlan, block: Block, repeat: Repeat, threads: int | None) -> None:
     """Interpolate logits as `plan` says and hand every block of the result to a consumer, once.
 
     Args:
         logits: (heads, x, y, z) on the CPU, any float type.
         plan: linear or nearest per axis, see `is_linear`.
-        consume: called once per task; returns what to do with a block, and what to do with one (without its logits)
-            that equals the same rows of the plane before it. Called in several threads.
+        block: takes the logits, which are overwritten when it returns; called in several threads.
+        repeat: called instead where they would equal those of the plane before.
         threads: default is torch's number.
     """
     threads = threads or torch.get_num_threads()
@@ -148,13 +151,12 @@ def for_each_block(
     @torch.inference_mode()
     def work(task: tuple[tuple[int, int], slice]) -> None:
         part, rows = task
-        block, repeat = consume()
         interpolated = InterpolatedRows(logits, plan, rows)
         previous: tuple[int, int, float] | None = None
         for index in range(*part):
             sources = interpolated.sources(index)
             if sources == previous:  # thick slices: the same plane again
-                repeat(index, rows, logits)
+                repeat(index, rows)
             else:
                 block(index, rows, interpolated.plane(index))
             previous = sources
@@ -203,24 +205,20 @@ def reduce_logits(
         log_of_sum: (x_out, y_out, z_out), written: the logarithm of the sum of the exponentials of all heads.
     """
     label_manager.convert_logits_to_segmentation(np.zeros((len(logits), 1, 1), np.float32))  # heads and labels fit
+    reduce = reduction_to_labels(label_manager)
 
-    def consume() -> tuple[Consumer, Consumer]:
-        reduce = reduction_to_labels(label_manager)
+    def block(index: int, rows: slice, values: Tensor) -> None:
+        labels[index, rows] = reduce(values)
+        if probabilities is not None:
+            probabilities[:, index, rows] = label_manager.apply_inference_nonlin(values).numpy()
+        if log_of_sum is not None:
+            log_of_sum[index, rows] = values.logsumexp(0).numpy()
 
-        def block(index: int, rows: slice, values: Tensor) -> None:
-            labels[index, rows] = reduce(values)
-            if probabilities is not None:
-                probabilities[:, index, rows] = label_manager.apply_inference_nonlin(values).numpy()
-            if log_of_sum is not None:
-                log_of_sum[index, rows] = values.logsumexp(0).numpy()
+    def repeat(index: int, rows: slice) -> None:
+        labels[index, rows] = labels[index - 1, rows]
+        if probabilities is not None:
+            probabilities[:, index, rows] = probabilities[:, index - 1, rows]
+        if log_of_sum is not None:
+            log_of_sum[index, rows] = log_of_sum[index - 1, rows]
 
-        def repeat(index: int, rows: slice, _: Tensor) -> None:
-            labels[index, rows] = labels[index - 1, rows]
-            if probabilities is not None:
-                probabilities[:, index, rows] = probabilities[:, index - 1, rows]
-            if log_of_sum is not None:
-                log_of_sum[index, rows] = log_of_sum[index - 1, rows]
-
-        return block, repeat
-
-    for_each_block(logits, plan, consume, threads)
+    for_each_block(logits, plan, block, repeat, threads)
