@@ -35,7 +35,7 @@ def main() -> None:
         shapes = "{} to {}".format(*(WHOLE_BODY if mode == "many-classes" else TORSO))
         for key, unit, scale in (("seconds", "s", 1), ("processor", "s of all threads", 1), ("bytes", "MiB", MIB)):
             values = {name: min(run[key] for run in runs) / scale for name, runs in found.items()}
-            bench.row(f"export of {shapes}, {mode}{", memory" if unit == "MiB" else ""}", values, unit)
+            bench.row(f"export of {shapes}, {mode}{', memory' if unit == 'MiB' else ''}", values, unit)
         if len(sides) == 2:
             print(difference(mode, *(side.folder / "segmentation" for side in sides)))
     bench.finish()
