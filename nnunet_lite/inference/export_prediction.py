@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import DatasetError
+from nnunet_lite.inference.device_reduction import can_reduce_on_device, reduce_logits_on_device
 from nnunet_lite.inference.logit_reduction import is_linear, reduce_logits
 from nnunet_lite.inference.probability_channels import export_labels_and_probabilities
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
@@ -44,7 +45,8 @@ def convert_predicted_logits_to_segmentation_with_correct_shape(
     """Labels, and if asked for probabilities, in the geometry of the image (nnU-Net v2 2.8.1 behaviour).
 
     Args:
-        predicted_logits: (heads, x, y, z), transposed, cropped, at target spacing.
+        predicted_logits: (heads, x, y, z), transposed, cropped, at target spacing. Those on a GPU are resized and
+            reduced to labels there.
         plans_manager, configuration_manager, label_manager: of the model.
         properties_dict: of the case, as preprocessing left them.
         return_probabilities: hold the probabilities in memory as well.
@@ -103,6 +105,17 @@ def export_prediction_from_logits(
         save_pickle(dict(properties_dict), f"{output_file_truncated}.pkl")
     else:
         _export(logits, *with_context, None, num_threads_torch)
+    write_segmentation(labels, properties_dict, plans_manager, dataset_json, output_file_truncated)
+
+
+def write_segmentation(
+    labels: NDArray[Any],
+    properties_dict: Mapping[str, Any],
+    plans_manager: PlansManager,
+    dataset_json: Mapping[str, Any],
+    output_file_truncated: PathLike,
+) -> None:
+    """Write labels (d0, d1, d2) of an image with the model's writer."""
     file = f"{output_file_truncated}{dataset_json['file_ending']}"
     plans_manager.image_reader_writer_class().write_seg(labels, file, properties_dict)
 
@@ -135,7 +148,7 @@ def resample_and_save(
     spacing, _ = _spacings(plans_manager, configuration_manager, properties_dict)
     labels = np.empty(tuple(int(n) for n in target_shape), label_manager.output_dtype)
     resampled, plan = _prepare(logits, configuration_manager, labels.shape, (spacing, spacing))
-    reduce_logits(resampled, plan, label_manager, labels, threads=num_threads_torch)
+    reduce_logits(resampled.cpu(), plan, label_manager, labels, threads=num_threads_torch)
     (dataset_class or nnUNetDatasetBlosc2).save_seg(labels, output_file)
 
 
@@ -192,7 +205,10 @@ def _export(
                 probabilities[0] = 1
         probabilities_inside = inside(probabilities)
     logits, plan = _to_image_shape(predicted_logits, plans_manager, configuration_manager, properties)
-    reduce_logits(logits, plan, label_manager, inside(labels), probabilities_inside, threads)
+    if logits.device.type == "cuda" and probabilities is None and can_reduce_on_device(label_manager):
+        reduce_logits_on_device(logits, plan, label_manager, inside(labels))
+    else:
+        reduce_logits(logits.cpu(), plan, label_manager, inside(labels), probabilities_inside, threads)
 
 
 def _export_with_probabilities_file(
@@ -209,7 +225,7 @@ def _export_with_probabilities_file(
     if label_manager.has_default_nonlinearity:
         inside = _inside(plans_manager, properties)
         logits, plan = _to_image_shape(predicted_logits, plans_manager, configuration_manager, properties)
-        export_labels_and_probabilities(logits, plan, label_manager, labels, inside, file, threads)
+        export_labels_and_probabilities(logits.cpu(), plan, label_manager, labels, inside, file, threads)
         return
     managers = (plans_manager, configuration_manager, label_manager)
     with scratch_array(file, (len(predicted_logits), *labels.shape), np.float32) as probabilities:
@@ -270,7 +286,7 @@ def _prepare(
     function = configuration_manager.resampling_fn_probabilities
     plan = _plan_of(function, tuple(logits.shape[1:]), shape, spacings)
     if plan is None:
-        logits = function(logits, shape, *spacings)
+        logits = function(logits.cpu() if isinstance(logits, torch.Tensor) else logits, shape, *spacings)
         if tuple(logits.shape[1:]) != tuple(shape):
             name = getattr(function, "func", function).__name__
             raise DatasetError(
@@ -279,7 +295,7 @@ def _prepare(
             )
         plan = interpolation_plan(shape, shape, *spacings, order=1)
     tensor = torch.from_numpy(logits) if isinstance(logits, np.ndarray) else logits
-    return tensor.detach().cpu(), plan
+    return tensor.detach(), plan
 
 
 def _plan_of(

@@ -71,13 +71,14 @@ class InterpolatedRows:
     """
 
     def __init__(self, logits: Tensor, plan: InterpolationPlan, rows: slice) -> None:
-        lower, upper, fraction = (tap[rows] for tap in _taps(plan.axes[1]))
+        lower, upper, fraction = (tap[rows] for tap in taps_of(plan.axes[1]))
+        upper = upper if fraction.any() else lower
         self._source_rows = slice(int(lower.min()), int(upper.max()) + 1)
         self._lower_row, self._upper_row = (torch.from_numpy(tap - self._source_rows.start) for tap in (lower, upper))
         self._row_fraction = torch.from_numpy(fraction.astype(np.float32))[:, None] if fraction.any() else None
         self._keeps_rows = self._row_fraction is None and np.array_equal(np.diff(lower), np.ones(len(lower) - 1))
         self._columns = plan.axes[2]
-        self._planes = _taps(plan.axes[0])
+        self._planes = taps_of(plan.axes[0])
         self._logits = logits
         self._resized: dict[int, Tensor] = {}  # source index -> these rows at output resolution, the two in use
         shape = (len(logits), len(lower), self._columns.size_out)
@@ -120,7 +121,8 @@ class InterpolatedRows:
         return lower.lerp_(values.index_select(1, self._upper_row), self._row_fraction)
 
 
-def _taps(axis: AxisMap) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def taps_of(axis: AxisMap) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Per output position the two source indices and the weight of the second, whatever is done along the axis."""
     if axis.mode == "spline":
         return axis.taps
     index = axis.index if axis.mode == "nearest" else np.arange(axis.size_out)
