@@ -96,7 +96,7 @@ def validated_folds(model: Path, folds: Sequence[Fold], file_ending: str) -> Ite
     found, missing = [], []
     for fold in folds:
         validation = model / f"fold_{fold}" / "validation"
-        files = [name for name in subfiles(validation, file_ending, join=False)] if validation.is_dir() else []
+        files = subfiles(validation, file_ending, join=False) if validation.is_dir() else []
         if files and (validation / "summary.json").is_file():
             found.append(FoldPredictions(fold, validation, files))
         else:
@@ -131,9 +131,9 @@ def _require_each_case_once(predictions: Sequence[FoldPredictions]) -> None:
         for name in fold.files:
             if name in owner:
                 raise DatasetError(
-                    f"{name} is a validation case of the folds {owner[name]} and {fold.fold} of {fold.folder.parents[1]}: "
-                    "they were trained with different splits; validate them anew with one splits_final.json, or name "
-                    "other folds"
+                    f"{fold.folder.parents[1]}: {name} is a validation case of the folds {owner[name]} and {fold.fold}, "
+                    "which were trained with different splits; validate them anew with one splits_final.json, or name "
+                    "others"
                 )
             owner[name] = fold.fold
 
