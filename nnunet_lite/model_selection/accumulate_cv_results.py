@@ -131,7 +131,7 @@ def _require_each_case_once(predictions: Sequence[FoldPredictions]) -> None:
         for name in fold.files:
             if name in owner:
                 raise DatasetError(
-                    f"{fold.folder.parents[1]}: {name} is a validation case of the folds {owner[name]} and {fold.fold}, "
+                    f"{fold.folder.parents[1]}: {name} is a validation case of folds {owner[name]} and {fold.fold}, "
                     "which were trained with different splits; validate them anew with one splits_final.json, or name "
                     "others"
                 )
