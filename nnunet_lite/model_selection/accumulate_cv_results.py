@@ -108,6 +108,11 @@ def validated_folds(model: Path, folds: Sequence[Fold], file_ending: str) -> Ite
     yield from found
 
 
+def validation_cases(model: Path, folds: Sequence[Fold], file_ending: str) -> list[str]:
+    """Names of the validation cases of all folds together."""
+    return [name[: -len(file_ending)] for fold in validated_folds(model, folds, file_ending) for name in fold.files]
+
+
 def command_for_missing_validation(model: Path, fold: Fold, probabilities: bool = False) -> str:
     """What makes the validation of a fold: its validation alone if it is trained, else its training."""
     trained = (model / f"fold_{fold}" / "checkpoint_final.pth").is_file()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -22,6 +23,7 @@ from nnunet_lite.model_selection.accumulate_cv_results import (
     command_for_missing_validation,
     reference_folder,
     require_model,
+    validation_cases,
 )
 from nnunet_lite.model_selection.inference_instructions import write_inference_information
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_results
@@ -219,6 +221,8 @@ def _pair(
 ) -> Entry:
     name = "___".join(("ensemble", first.identifier, second.identifier, "_".join(map(str, folds))))
     folder = first.folder.parent / "ensembles" / name
+    if overwrite and folder.is_dir():  # it may hold the cases of another split
+        shutil.rmtree(folder)
     ensemble_crossvalidations([first.folder, second.folder], folder, folds, num_processes, overwrite)
     plans_manager, dataset_json = PlansManager(load_json(folder / "plans.json")), load_json(folder / "dataset.json")
     labels = plans_manager.get_label_manager(dataset_json)
@@ -231,6 +235,7 @@ def _pair(
         labels.foreground_regions if labels.has_regions else labels.foreground_labels,
         labels.ignore_label,
         num_processes,
+        cases=validation_cases(first.folder, folds, dataset_json["file_ending"]),
     )
     return _entry(name, (first, second), folder)
 

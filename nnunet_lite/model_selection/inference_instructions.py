@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from nnunet_lite.configuration import num_processes_default
@@ -67,8 +68,8 @@ def inference_instructions(information: Mapping[str, Any], dataset_folder: Path 
         lines.append(f"nnUNetv2_ensemble -i {' '.join(folders)} -o {_OUTPUT} -np {processes}")
     lines += ["", "***Once inference is completed, run postprocessing like this:***", ""]
     lines.append(
-        f"nnUNetv2_apply_postprocessing -i {_OUTPUT} -o {_PROCESSED} -pp_pkl_file {postprocessing} -np {processes} "
-        f"-plans_json {plans_file}"
+        f"nnUNetv2_apply_postprocessing -i {_OUTPUT} -o {_PROCESSED} -pp_pkl_file {quote(str(postprocessing))} "
+        f"-np {processes} -plans_json {quote(str(plans_file))}"
     )
     return "\n".join(lines) + "\n"
 
@@ -88,12 +89,13 @@ def _previous_stage(model: Mapping[str, str], plans_file: Path) -> str | None:
     plans = PlansManager(load_json(plans_file))
     if model["configuration"] not in plans.available_configurations:
         return None
-    return plans.get_configuration(model["configuration"]).previous_stage_name
+    previous: str | None = plans.get_configuration(model["configuration"]).previous_stage_name
+    return previous
 
 
 def _located(best: Mapping[str, Any], key: str, dataset_folder: Path | None) -> Path:
     named = Path(best[key])
     relative = best.get(f"{key}_relative")
     if dataset_folder is not None and relative is not None and not named.is_file():
-        return dataset_folder / relative
+        return dataset_folder / str(relative)
     return named
