@@ -136,5 +136,5 @@ def _require_sum(url: str, file: Path, expected: str | None) -> None:
         size = file.stat().st_size
         file.unlink()
         raise StorageError(
-            f"{url}: the file of {size} bytes has SHA-256 {digest.hexdigest()}, expected {expected}; it was not installed"
+            f"{url}: the file of {size} bytes has SHA-256 {digest.hexdigest()}, expected {expected}: not installed"
         )

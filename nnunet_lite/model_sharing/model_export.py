@@ -133,21 +133,23 @@ def _plain_files(folder: Path) -> list[_Entry]:
 
 def _write(output: Path, root: Path, dataset: str, files: Iterable[Path], inference_only: bool) -> None:
     manifest: dict[str, Any] = {}
-    with atomic_path(output) as temporary, tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for file in dict.fromkeys(files):
-                name = file.relative_to(root).as_posix()
-                if file.suffix == ".pth" and inference_only:
-                    file = _without_training_state(file, Path(folder))
-                manifest[name] = _pack(archive, file, name)
-            about = {"made_by": f"nnunet_lite {__version__}", "files": manifest}
-            archive.writestr(f"{dataset}/{MANIFEST}", json.dumps(about, indent=4))
+    with (
+        atomic_path(output) as temporary,
+        tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        for file in dict.fromkeys(files):
+            name = file.relative_to(root).as_posix()
+            packed = _without_training_state(file, Path(folder)) if inference_only and file.suffix == ".pth" else file
+            manifest[name] = _pack(archive, packed, name)
+        about = {"made_by": f"nnunet_lite {__version__}", "files": manifest}
+        archive.writestr(f"{dataset}/{MANIFEST}", json.dumps(about, indent=4))
 
 
 def _pack(archive: zipfile.ZipFile, file: Path, name: str) -> dict[str, Any]:
     digest = hashlib.sha256()
     info = zipfile.ZipInfo.from_file(file, name, strict_timestamps=False)
-    stored = file.suffix in (".pth", ".gz", ".png")  # what is as good as random does not get smaller
+    stored = file.suffix in (".gz", ".png")  # not .pth, zips themselves: what is left of a truncated file would be one
     info.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
     with file.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
         while chunk := source.read(_CHUNK):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_lite.exceptions import ArgumentError, CheckpointError, StorageError
+from nnunet_lite.exceptions import ArgumentError, CheckpointError, StorageError, nnUNetError
 from nnunet_lite.model_sharing.archive_check import MANIFEST, checked_members
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.utilities.files import PathLike, load_json, storage_errors
@@ -52,6 +52,8 @@ def install_model_from_zip_file(zip_file: PathLike, overwrite: bool = False) -> 
                 _check_manifests(Path(folder), sums)
                 models = _check_models(Path(folder))
                 return _move(Path(folder), models, results, overwrite)
+    except nnUNetError:
+        raise
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise ArgumentError(f"{source} is no zip that can be read ({error}); download or copy it again") from error
 
@@ -138,7 +140,7 @@ def _move(folder: Path, models: Sequence[Path], results: Path, overwrite: bool) 
     places = {piece: results / piece.relative_to(folder) for piece in pieces}
     there = [str(place) for piece, place in places.items() if place.exists()]
     if there and not overwrite:
-        raise StorageError(f"{', '.join(there)} exists already; give --overwrite to replace it, or move it away")
+        raise StorageError(f"There is already: {', '.join(there)}; give --overwrite to replace it, or move it away")
     for number, (piece, place) in enumerate(places.items()):
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
