@@ -40,7 +40,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> nnUNetError:
-    """One error for all failed cases, which knows their names: of a single case in one line, else a list.
+    """One error for all failed cases, which knows their names: a single one in one line, else a list.
 
     Args:
         failures: cases with their errors.
@@ -52,9 +52,14 @@ def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> nnUNe
         return first
     kind = type(first) if isinstance(first, nnUNetError) else WorkerError
     texts = [describe(failure.error).removeprefix(f"{failure.name}: ") for failure in failures]
-    lines = [f"  {failure.name}: {text}" for failure, text in zip(failures, texts, strict=True)]
+    lines = [f"{failure.name}: {text}" for failure, text in zip(failures, texts, strict=True)]
+    start = f"{len(failures)} of {total} cases failed:"
     last = [f"The others are predicted; {AGAIN}."] if to_files and len(failures) < total else []
-    error = kind("\n".join([f"{len(failures)} of {total} cases failed:", *lines, *last]))
+    if len(failures) == 1:
+        message = " ".join([start, lines[0] + ("." if last and not lines[0].endswith(".") else ""), *last])
+    else:
+        message = "\n".join([start, *(f"  {line}" for line in lines), *last])
+    error = kind(message)
     error.failed_cases = tuple(failure.name for failure in failures)
     return error
 

@@ -60,7 +60,13 @@ def test_the_list() -> None:
     )
 
 
-def test_a_single_case_is_one_line() -> None:
+def test_one_failure_of_many_is_one_line() -> None:
+    error = failure_of([Outcome("a", None, DatasetError("a: unreadable"))], 3, True)
+    assert str(error).startswith("1 of 3 cases failed: a: unreadable. The others are predicted; --continue_prediction")
+    assert "\n" not in str(error) and error.failed_cases == ("a",)
+
+
+def test_a_single_case_is_its_own_error() -> None:
     error = DatasetError("a: unreadable")
     assert failure_of([Outcome("a", None, error)], 1, True) is error
 

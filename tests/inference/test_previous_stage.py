@@ -106,7 +106,7 @@ def test_a_case_that_fails_in_the_first_stage_does_not_stop_the_others(
     (out / f"predicted_{LOWRES}" / "b.nii.gz").write_bytes(b"of an earlier run, for another image")
     assert run(*_predict(images, out)) == 2
     errors = capfd.readouterr().err
-    assert "Error: 1 of 3 cases failed:\n  b: " in errors and "Traceback" not in errors
+    assert "Error: 1 of 3 cases failed: b: " in errors and "Traceback" not in errors
     assert list(_written(out)) == ["a.nii.gz", "c.nii.gz"]
 
 

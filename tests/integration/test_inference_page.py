@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import Folders
-from helpers.commands import succeed
+from helpers.commands import run, succeed
 from helpers.models import write_model
 
 PAGE = (Path(__file__).parents[2] / "documentation" / "inference.md").read_text()
@@ -65,11 +65,14 @@ def test_its_commands_do_what_it_says(place: Path, capfd: pytest.CaptureFixture[
 
 
 def test_the_lines_it_shows_are_those_of_the_code(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (place / "imagesTs" / "case_1_0000.nii.gz").write_bytes(b"no image")
-    from nnunet_lite.cli.inference import predict_entry
-
+    shutil.copyfile(place / "imagesTs" / "case_0_0000.nii.gz", place / "imagesTs" / "case_2_0000.nii.gz")
+    for number in (1, 2):
+        (place / "imagesTs" / f"case_{number}_0000.nii.gz").write_bytes(b"no image")
     arguments = ["-d", "4", "-c", "3d_fullres", "-f", "0", "-i", "imagesTs", "-o", "out", "-device", "cpu"]
-    assert predict_entry(arguments) == 2
-    errors = capfd.readouterr().err.splitlines()
-    assert errors[0] == "Error: 1 of 2 cases failed:" and errors[1].startswith("  case_1: ")
-    assert errors[0].replace("2", "5") in PAGE and errors[2] in PAGE
+    assert run("nnUNetv2_predict", *arguments) == 2
+    first, *cases, last = capfd.readouterr().err.splitlines()
+    assert first == "Error: 2 of 3 cases failed:" and [case.split(": ")[0] for case in cases] == [
+        "  case_1",
+        "  case_2",
+    ]
+    assert first.replace("3", "5") in PAGE and last in PAGE
