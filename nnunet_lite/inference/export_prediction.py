@@ -8,6 +8,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -264,4 +265,5 @@ def _plan_of(
     else:
         return None
     plan = interpolation_plan(shape_in, shape_out, *spacings, **options)
+    plan = replace(plan, keeps_type=name is not resample_torch_fornnunet)
     return plan if is_linear(plan) else None

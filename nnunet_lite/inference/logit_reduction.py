@@ -42,7 +42,8 @@ def reduction_to_labels(label_manager: LabelManager) -> Reduction:
 class InterpolatedPlanes:
     """Logits (heads, x, y, z) at output resolution, one index of the first axis at a time.
 
-    Values are rounded to the type of the logits, so that ties are those of an array that was resized as a whole.
+    Values are rounded to the type of the logits if the plan keeps it, so that ties are those of an array that was
+    resized as a whole.
     """
 
     def __init__(self, logits: Tensor, plan: InterpolationPlan) -> None:
@@ -68,7 +69,7 @@ class InterpolatedPlanes:
             block = first[:, part]
             if second is not None and fraction:
                 block = torch.lerp(block, second[:, part], fraction)
-            if self._logits.dtype != torch.float32:
+            if self._logits.dtype != torch.float32 and self._plan.keeps_type:
                 block = block.to(self._logits.dtype).float()
             yield part, block
 
