@@ -30,9 +30,8 @@ from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 ROWS = (
     Row("004", "3d_fullres"),
     Row("004", "3d_fullres", mirroring=False),
-    Row("900", "3d_lowres"),
-    Row("900", "3d_fullres", mirroring=False),
-    Row("115", "2d"),
+    Row("900", "3d_lowres", mirroring=False),
+    Row("115", "2d", mirroring=False),
 )
 RIM = 6
 

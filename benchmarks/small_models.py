@@ -13,7 +13,7 @@ import SimpleITK as sitk
 Document = dict[str, Any]
 
 STAGES, FEATURES = 4, (8, 16, 32, 32)
-LONGEST_EDGE = {2: 128, 3: 48}  # of a patch, by its axes
+LONGEST_EDGE = {2: 48, 3: 40}  # of a patch, by its axes
 
 
 def small_plans(plans: Mapping[str, Any]) -> Document:
@@ -93,7 +93,9 @@ def with_regions(dataset: Document) -> None:
 
 def with_ignore_label(dataset: Document) -> None:
     """A last label that training would ignore."""
-    values = [value for entry in dataset["labels"].values() for value in (entry if isinstance(entry, list) else [entry])]
+    values = [
+        value for entry in dataset["labels"].values() for value in (entry if isinstance(entry, list) else [entry])
+    ]
     dataset["labels"]["ignore"] = max(values) + 1
 
 
