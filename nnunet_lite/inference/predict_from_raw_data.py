@@ -50,9 +50,8 @@ class nnUNetPredictor:
         verbose_preprocessing: the preprocessor logs as well.
         allow_tqdm: show progress bars.
         precision: float32, bf16, fp16; auto is fp16 on CUDA and float32 elsewhere.
-        dtype_of_sums: what weighted sums over tiles are rounded to. Half precision takes half the memory and gives
-            upstream's values digit by digit, rounding errors in the image's corners included; float32 has none. Sums
-            that overflow are formed again in float32.
+        dtype_of_sums: what weighted sums over tiles are rounded to. Half precision, as upstream's, decides near-ties
+            as upstream does and takes half the memory; sums that overflow are formed again in float32.
         max_ram: bytes that background preprocessing may take (default: 80 % of what is available).
     """
 
