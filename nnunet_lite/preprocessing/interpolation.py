@@ -75,10 +75,14 @@ class AxisMap:
 
 @dataclass(frozen=True)
 class InterpolationPlan:
-    """How a volume is resized: one map per axis, and the axis treated apart because its slices are thick (or None)."""
+    """How a volume is resized: one map per axis, and the axis treated apart because its slices are thick (or None).
+
+    `keeps_type`: whether values in half precision are rounded to it afterwards, or stay float32.
+    """
 
     axes: tuple[AxisMap, AxisMap, AxisMap]
     separate_axis: int | None
+    keeps_type: bool = True
 
     @property
     def is_identity(self) -> bool:

@@ -97,8 +97,9 @@ def resample_torch_fornnunet(
 ) -> Any:
     """Linear resizing under the name of upstream's torch variant, for plans that ask for it (spec 01, 7.6b).
 
-    Takes and returns numpy arrays or torch tensors (c, x, y, z); tensors come back on their device. `num_threads` and
-    `device` are accepted for compatibility; the thread count of the process is left alone.
+    Takes and returns numpy arrays or torch tensors (c, x, y, z); tensors come back on their device. What is resized
+    and no label map is float32 afterwards, half precision, too. `num_threads` and `device` are accepted for
+    compatibility; the thread count of the process is left alone.
 
     Raises:
         ArgumentError: a mode other than linear or nearest.
@@ -127,12 +128,12 @@ def resample_torch_fornnunet(
         array = array.astype(np.int8 if array.max() < 127 else np.int16, copy=False)
         result = _each_channel(array, plan, lambda volume, out: resample_label_map(volume, plan, rule, out))
     else:
-        result = resample_image(array, plan)
+        result = resample_image(array.astype(np.float32, copy=False), plan)
     if isinstance(data, np.ndarray):
         return result
-    tensor = data.new_tensor(result)
     if not is_seg:
-        return tensor
+        return data.new_empty(0).float().new_tensor(result)
+    tensor = data.new_tensor(result)
     return tensor.char() if result.dtype == np.int8 else tensor.short()
 
 

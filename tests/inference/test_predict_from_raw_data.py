@@ -227,13 +227,13 @@ def test_recorded_model_predicts_the_same(goldens, shared_data, tmp_path, folder
     predictor.predict_from_files(images, tmp_path / "out", save_probabilities=mirroring)
     for name in names:
         same = read(tmp_path / "out" / f"{name}.nii.gz") == read(recorded / folder / f"{name}.nii.gz")
-        assert same.mean() >= 0.9999
+        assert same.mean() >= 0.99999  # all on the machine that recorded them
         if mirroring:
             files = (where / f"{name}.npz" for where in (tmp_path / "out", recorded / folder))
             ours, theirs = (np.load(file)["probabilities"] for file in files)
             difference = np.abs(ours - theirs)
             assert ours.dtype == theirs.dtype == np.float32
-            assert (difference < 1e-3).mean() > 0.9999 and difference.max() < 0.01  # corners: upstream loses digits
+            assert (difference < 1e-3).mean() > 0.99999  # all there; another rounding shows in the corners
 
 
 def test_missing_fold(model):

@@ -71,6 +71,17 @@ def test_interpolation_across_the_separate_axis_follows_the_clipped_slices() -> 
     np.testing.assert_allclose(out[0], _upstream_like(slices, (9, 12, 10), 1), atol=5e-6)
 
 
+def test_the_torch_variant_returns_float32() -> None:
+    """Of arrays and tensors of any float type, as upstream's does."""
+    for dtype in (torch.float16, torch.float64):
+        tensor = torch.from_numpy(RAMP).to(dtype)
+        resized = resample_torch_fornnunet(tensor, (3, 5, 6), ISO, ISO)
+        assert resized.dtype == torch.float32
+        array = resample_torch_fornnunet(tensor.numpy(), (3, 5, 6), ISO, ISO)
+        assert array.dtype == np.float32 and np.array_equal(array, resized.numpy())
+        assert resample_torch_fornnunet(tensor, RAMP.shape[1:], ISO, ISO) is tensor
+
+
 def test_unchanged_shape_returns_the_input_and_types_are_kept() -> None:
     assert resample_data_or_seg_to_shape(RAMP, (2, 3, 4), ISO, (2, 2, 2)) is RAMP
     half = resample_data_or_seg_to_shape(RAMP.astype(np.float16), (3, 5, 6), ISO, ISO, order=1)
