@@ -76,6 +76,12 @@ def _of_kind(kind: str, name: str, found: Any) -> Any:
     raise ExtensionError(f"{name!r} is no {what}: it has no {KINDS[kind][2]}; there are: {listed}")
 
 
+def builtin_file(kind: str, name: str) -> Path | None:
+    """The file of the package that defines a name; None if it is not built in."""
+    module = _builtin_definitions(kind).get(name)
+    return None if module is None else _PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
+
+
 def known_names(kind: str) -> list[str]:
     """Every name of this kind that can be found now: built in, in the user's folders, in entry points."""
     names = {name for name in _builtin_definitions(kind) if re.search(KINDS[kind][1], name)}
