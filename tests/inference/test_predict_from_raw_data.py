@@ -266,7 +266,7 @@ def test_a_step_that_cannot_work_is_refused_at_once(step):
     ],
 )
 def test_a_class_nobody_has_is_said_once_before_a_case_is_read(model, images, tmp_path, monkeypatch, key, value):
-    monkeypatch.setattr("nnunet_lite.inference.predict_from_raw_data.find_cases", None)  # must not be reached
+    monkeypatch.setattr("nnunet_lite.inference.prediction_request.find_cases", None)  # must not be reached
     predictor = predictor_of(model, 0)
     predictor.configuration_manager.configuration[key] = value
     with pytest.raises(ExtensionError, match="LostOne"):
