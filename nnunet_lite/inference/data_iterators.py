@@ -11,7 +11,8 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,3 +208,12 @@ def _size(case: CaseToPredict, reader: Any) -> tuple[int, float]:
     except (DatasetError, OSError, AttributeError):
         return 0, 0.0
     return shape[0] * len(case.image), float(np.prod(shape[1:]))
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Upstream's iterators, which need torch: `preprocessing_iterator_fromfiles`, `..._fromnpy`."""
+        if name.startswith("preprocessing_iterator_"):
+            return getattr(import_module("nnunet_lite.inference.upstream_helpers"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,7 @@ from nnunet_lite.models.checkpoint import Checkpoint, copy_weights, load_checkpo
 from nnunet_lite.models.trainer_network import build_network_of_trainer, network_of_trainer
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.utilities.files import PathLike, load_json, subdirs
 from nnunet_lite.utilities.logging import logger
 
@@ -76,14 +77,17 @@ def convert_identifier_to_trainer_plans_config(identifier: str) -> ModelName:
 
 
 def get_output_folder(
-    dataset_name: str,
+    dataset_name_or_id: str | int,
     trainer_name: str = "nnUNetTrainer",
     plans_identifier: str = "nnUNetPlans",
     configuration: str = "3d_fullres",
     fold: Fold | None = None,
 ) -> str:
-    """Where a model (or one of its folds) lies below nnUNet_results; `dataset_name` is the folder's full name."""
-    folder = nnUNet_results / dataset_name / model_folder_name(trainer_name, plans_identifier, configuration)
+    """Where a model (or one of its folds) of a dataset lies below nnUNet_results. Raises DatasetError, unknown id."""
+    dataset = str(dataset_name_or_id)
+    if not dataset.startswith("Dataset"):
+        dataset = maybe_convert_to_dataset_name(dataset)
+    folder = nnUNet_results / dataset / model_folder_name(trainer_name, plans_identifier, configuration)
     return str(folder if fold is None else folder / f"fold_{fold}")
 
 
