@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,13 +14,15 @@ from tqdm import tqdm
 
 from nnunet_lite.configuration import compile_requested, num_compute_threads, num_processes_default
 from nnunet_lite.exceptions import ArgumentError, NumericalError
+from nnunet_lite.inference.case_resources import Demand, Network
 from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, preprocess_case, preprocessed_cases
 from nnunet_lite.inference.export_prediction import load_and_delete
 from nnunet_lite.inference.export_queue import export_case
-from nnunet_lite.inference.logit_prediction import PredictionSettings, Weights, predict_logits
+from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, Weights, predict_logits
 from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
-from nnunet_lite.inference.prediction_pipeline import Item, PredictionPipeline
+from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline
 from nnunet_lite.inference.prediction_request import requested_cases
+from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 from nnunet_lite.models.checkpoint import load_weights
 from nnunet_lite.models.trained_model import Fold, TrainedModel
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
@@ -47,7 +48,7 @@ class nnUNetPredictor:
         precision: float32, bf16, fp16; auto is fp16 on CUDA and float32 elsewhere.
         dtype_of_sums: what weighted sums over tiles are rounded to. Half precision, as upstream's, decides near-ties
             as upstream does and takes half the memory; sums that overflow are formed again in float32.
-        max_ram: bytes that background preprocessing may take (default: 80 % of what is available).
+        max_ram: bytes that the prediction of files may take in all its processes (default: 80 % of what is free).
     """
 
     plans_manager = cast("PlansManager", None)  # these five: until there is a model
@@ -205,8 +206,8 @@ class nnUNetPredictor:
         }
         documents = self._documents()
         documents.configuration.require_classes()
-        cases = requested_cases(arguments, documents)
-        return self._predict_cases(cases, save_probabilities, npp, nps) if cases else None
+        cases, done = requested_cases(arguments, documents)
+        return self._predict_cases(cases, save_probabilities, npp, nps, done) if cases else None
 
     def predict_from_files_sequential(
         self,
@@ -272,9 +273,8 @@ class nnUNetPredictor:
             properties_or_list_of_properties,
             truncated_ofname,
         )
-        processes = min(num_processes, len(cases))
-        with tempfile.TemporaryDirectory() as folder, WorkerPool(processes, max_ram=self.max_ram) as pool:
-            for _, item in preprocessed_cases(cases, self._documents(), pool, processes, folder):
+        with WorkerPool(min(num_processes, len(cases)), max_ram=self.max_ram) as pool:
+            for _, item in preprocessed_cases(cases, [Demand()] * len(cases), self._documents(), pool):
                 if isinstance(item, Exception):
                     raise item
                 yield {**item, "data": _as_tensor(item["data"])}
@@ -331,21 +331,26 @@ class nnUNetPredictor:
         """As `predict_logits_from_preprocessed_data`, with the weights that the network has now."""
         return self._predict(input_image, (None,))
 
-    def _predict(self, data: Tensor, members: Sequence[Weights | None], name: str = "") -> Tensor:
+    def _predict(self, data: Tensor, members: Sequence[Weights | None], progress: Progress | None = None) -> Tensor:
         self._require_model()
         settings = PredictionSettings(
             patch_size=tuple(self.configuration_manager.patch_size),
             tile_step_size=self.tile_step_size,
             use_gaussian=self.use_gaussian,
-            mirroring_axes=self.allowed_mirroring_axes if self.use_mirroring else None,
+            mirroring_axes=self._mirroring_axes(),
             heads=self.label_manager.num_segmentation_heads,
             device=self.device,
             sums_on_device=self.perform_everything_on_device,
             autocast_dtype=self.autocast_dtype,
             dtype_of_sums=self.dtype_of_sums,
         )
-        with tqdm(desc=name or None, disable=not self.allow_tqdm, leave=False, unit="tile") as bar:
+        if progress is not None:
+            return predict_logits(self.network, data, settings, members, self._load, progress)
+        with tqdm(disable=None if self.allow_tqdm else True, leave=False, unit="tile") as bar:  # None: no terminal
             return predict_logits(self.network, data, settings, members, self._load, bar)
+
+    def _mirroring_axes(self) -> tuple[int, ...] | None:
+        return self.allowed_mirroring_axes if self.use_mirroring else None
 
     def _members(self) -> Sequence[Weights | None]:
         """Weights of each member, or one None: the network as it is."""
@@ -366,29 +371,35 @@ class nnUNetPredictor:
         self._require_model()
         return ModelDocuments(self.plans_manager.plans, self.configuration_manager, self.dataset_json)
 
-    def _predict_cases(self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int) -> list[Any]:
+    def _predict_cases(
+        self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int, done_before: int = 0
+    ) -> list[Any]:
         self._documents().configuration.require_classes()
-        results = self._pipeline(save_probabilities, npp, nps).run(cases)
+        results = self._pipeline(save_probabilities, npp, nps).run(cases, done_before)
         empty_cache(self.device)
         return results
 
     def _pipeline(self, save_probabilities: bool, npp: int, nps: int) -> PredictionPipeline:
-        return PredictionPipeline(
-            self._documents(),
-            self._predict_item,
+        settings = PipelineSettings(
             save_probabilities,
             npp,
             nps,
             self.max_ram,
+            self.tile_step_size,
+            len(mirror_combinations(self._mirroring_axes())),
+            self.allow_tqdm,
             self.verbose,
             self.verbose_preprocessing,
         )
+        heads = self.label_manager.num_segmentation_heads
+        network = Network(heads, len(self._members()), not self.perform_everything_on_device)
+        return PredictionPipeline(self._documents(), network, self._predict_item, settings)
 
-    def _predict_item(self, name: str, item: Item) -> Tensor:
+    def _predict_item(self, name: str, item: Item, progress: Progress | None = None) -> Tensor:
         """Logits of a preprocessed case: what the pipeline calls the network."""
         try:
             with torch.inference_mode():
-                return self._predict(_as_tensor(item["data"]), self._members(), name)
+                return self._predict(_as_tensor(item["data"]), self._members(), progress)
         except NumericalError as error:
             raise NumericalError(f"{name}: {error}") from error
 

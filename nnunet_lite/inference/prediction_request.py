@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments
@@ -14,7 +14,14 @@ from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parts import check_part
 
 
-def requested_cases(arguments: Mapping[str, Any], documents: ModelDocuments) -> list[CaseToPredict]:
+class RequestedCases(NamedTuple):
+    """Cases left to do, and how many are done already."""
+
+    cases: list[CaseToPredict]
+    done: int
+
+
+def requested_cases(arguments: Mapping[str, Any], documents: ModelDocuments) -> RequestedCases:
     """The cases left to do; everything is checked before anything is written.
 
     Args:
@@ -45,9 +52,10 @@ def requested_cases(arguments: Mapping[str, Any], documents: ModelDocuments) -> 
         save_json(documents.dataset_json, folder / "dataset.json", sort_keys=False)
         save_json(documents.plans, folder / "plans.json", sort_keys=False)
     if arguments["overwrite"]:
-        return cases
+        return RequestedCases(cases, 0)
     reader = PlansManager(documents.plans).image_reader_writer_class()
     left = [case for case in cases if not is_done(case, ending, reader, arguments["save_probabilities"])]
     if len(left) < len(cases):
-        logger.info("%d of %d cases are predicted already", len(cases) - len(left), len(cases))
-    return left
+        nothing = "" if left else f": nothing to do, they are in {folder}"
+        logger.info("%d of %d cases are predicted already%s", len(cases) - len(left), len(cases), nothing)
+    return RequestedCases(left, len(cases) - len(left))

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import ExtensionError
 from nnunet_lite.extensions import find_class, find_in_folder
-from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, preprocessed_cases
-from nnunet_lite.inference.export_prediction import load_and_delete
+from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, preprocess_case
 from nnunet_lite.inference.prediction_cases import array_cases, case_name
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.plans.raw_dataset import list_image_cases
 from nnunet_lite.utilities.files import PathLike, to_plain
-from nnunet_lite.utilities.parallel import WorkerPool
 
 _PACKAGE = Path(__file__).parents[1]
 _KIND_OF_FOLDER = {
@@ -88,7 +84,10 @@ def preprocessing_iterator_fromfiles(
     pin_memory: bool = False,
     verbose: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Preprocessed cases of image files, made in the background, in order; for `predict_from_data_iterator`."""
+    """Preprocessed cases of image files for `predict_from_data_iterator`, each made when it is asked for.
+
+    `num_processes` and `pin_memory` are without effect: nnUNetPredictor has its own background work.
+    """
     empty: list[None] = [None] * len(list_of_lists)
     ending = str(dataset_json["file_ending"])
     cases = [
@@ -98,7 +97,7 @@ def preprocessing_iterator_fromfiles(
         )
     ]
     documents = ModelDocuments(plans_manager.plans, configuration_manager, dict(dataset_json))
-    yield from _tensors(cases, documents, num_processes, verbose)
+    yield from _tensors(cases, documents, verbose)
 
 
 def preprocessing_iterator_fromnpy(
@@ -116,16 +115,10 @@ def preprocessing_iterator_fromnpy(
     """Preprocessed cases of arrays; as `preprocessing_iterator_fromfiles`."""
     cases = array_cases(list(list_of_images), list_of_segs_from_prev_stage, list_of_image_properties, truncated_ofnames)
     documents = ModelDocuments(plans_manager.plans, configuration_manager, dict(dataset_json))
-    yield from _tensors(cases, documents, num_processes, verbose)
+    yield from _tensors(cases, documents, verbose)
 
 
-def _tensors(
-    cases: Sequence[CaseToPredict], documents: ModelDocuments, num_processes: int, verbose: bool
-) -> Iterator[dict[str, Any]]:
-    processes = min(num_processes, len(cases))
-    with tempfile.TemporaryDirectory(prefix="nnunet_lite-") as folder, WorkerPool(processes) as pool:
-        for _, item in preprocessed_cases(cases, documents, pool, processes, folder, verbose):
-            if isinstance(item, Exception):
-                raise item
-            data = load_and_delete(item["data"])
-            yield {**item, "data": torch.from_numpy(data) if isinstance(data, np.ndarray) else data}
+def _tensors(cases: Sequence[CaseToPredict], documents: ModelDocuments, verbose: bool) -> Iterator[dict[str, Any]]:
+    for case in cases:
+        item = preprocess_case(case, documents, verbose)
+        yield {**item, "data": torch.from_numpy(item["data"])}
