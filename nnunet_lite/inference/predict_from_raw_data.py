@@ -380,6 +380,7 @@ class nnUNetPredictor:
         return results
 
     def _pipeline(self, save_probabilities: bool, npp: int, nps: int) -> PredictionPipeline:
+        self._require_model()
         settings = PipelineSettings(
             save_probabilities,
             npp,
