@@ -41,6 +41,7 @@ def place(nnunet_folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         image = sitk.GetImageFromArray(random.normal(size=(9, 10, 8)).astype(np.float32))
         sitk.WriteImage(image, str(tmp_path / "images" / f"patient_{number:02}_0000.nii.gz"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("nnUNet_def_n_proc", "1")
     return tmp_path
 
 
