@@ -88,7 +88,7 @@ class nnUNetPredictor:
         self.list_of_parameters: list[Weights] | None = None
         self.trainer_name: str | None = None
         self.allowed_mirroring_axes: tuple[int, ...] | None = None
-        self._loaded: Weights | None = None  # the member whose weights the network has
+        self._loaded: tuple[nn.Module, Weights] | None = None  # network, and the member whose weights it has
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
 
@@ -357,9 +357,10 @@ class nnUNetPredictor:
         return self.list_of_parameters or (None,)
 
     def _load(self, member: Weights | None) -> None:
-        if member is not None and member is not self._loaded:
+        network, loaded = self._loaded or (None, None)
+        if member is not None and (member is not loaded or network is not self.network):
             load_weights(self.network, member)
-            self._loaded = member
+            self._loaded = self.network, member
 
     def _require_model(self) -> None:
         if self.network is None:

@@ -154,6 +154,15 @@ def test_a_model_put_together_by_hand_as_other_programs_do(model: Path) -> None:
     )
 
 
+def test_a_network_set_later_gets_the_members_weights(model: Path) -> None:
+    """Upstream loads the weights for every case, so scripts may exchange the network in between."""
+    predictor, data = predictor_of(model), torch.randn(1, 8, 8, 8)
+    before = predictor.predict_logits_from_preprocessed_data(data)
+    other = predictor_of(model, 1).network
+    predictor.network = other
+    assert torch.equal(predictor.predict_logits_from_preprocessed_data(data), before)
+
+
 def test_lists_of_files(model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = predictor_of(model)
     cases = [[images / "c_0000.nii.gz"], [str(images / "a_0000.nii.gz")]]

@@ -15,6 +15,7 @@ import torch
 from helpers.commands import succeed
 from helpers.models import write_model
 
+from nnunet_lite.inference import predict_from_raw_data
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.utilities.files import load_json, save_json
 
@@ -41,7 +42,7 @@ def place(nnunet_folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         image = sitk.GetImageFromArray(random.normal(size=(9, 10, 8)).astype(np.float32))
         sitk.WriteImage(image, str(tmp_path / "images" / f"patient_{number:02}_0000.nii.gz"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("nnUNet_def_n_proc", "1")
+    monkeypatch.setattr(predict_from_raw_data, "num_processes_default", lambda: 0)
     return tmp_path
 
 
