@@ -9,7 +9,7 @@ from nnunet_lite.exceptions import StorageError, WorkerError, nnUNetError
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Outcome, describe
 
-AGAIN = "--continue_prediction (overwrite=False) predicts only these"
+AGAIN = "--continue_prediction (overwrite=False) predicts only what is missing"
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
 
 
@@ -39,8 +39,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
-def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> Exception:
-    """One error for all failed cases: of a single case in one line, else a list.
+def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> nnUNetError:
+    """One error for all failed cases, which knows their names: of a single case in one line, else a list.
 
     Args:
         failures: cases with their errors.
@@ -54,10 +54,12 @@ def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> Excep
     texts = [describe(failure.error).removeprefix(f"{failure.name}: ") for failure in failures]
     lines = [f"  {failure.name}: {text}" for failure, text in zip(failures, texts, strict=True)]
     last = [f"The others are predicted; {AGAIN}."] if to_files and len(failures) < total else []
-    return kind("\n".join([f"{len(failures)} of {total} cases failed:", *lines, *last]))
+    error = kind("\n".join([f"{len(failures)} of {total} cases failed:", *lines, *last]))
+    error.failed_cases = tuple(failure.name for failure in failures)
+    return error
 
 
 def stopped_early(error: StorageError, done: int, total: int | None) -> StorageError:
     """The error of a full disk, with how far the prediction came."""
     of = "" if total is None else f" of {total}"
-    return StorageError(f"{error} ({done}{of} cases are predicted; {AGAIN.replace('these', 'the others')})")
+    return StorageError(f"{error} ({done}{of} cases are predicted; {AGAIN})")

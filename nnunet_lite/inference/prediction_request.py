@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments
-from nnunet_lite.inference.prediction_cases import find_cases, is_done, output_folder
+from nnunet_lite.inference.prediction_cases import find_cases, is_done, output_folder, with_previous_stage
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.files import save_json
 from nnunet_lite.utilities.logging import logger
@@ -43,9 +43,9 @@ def requested_cases(arguments: Mapping[str, Any], documents: ModelDocuments) -> 
         )
     if stage is None and previous is not None:
         logger.warning("This configuration is not the second stage of a cascade: nothing is read from %s", previous)
-    source = arguments["list_of_lists_or_source_folder"]
-    cases = find_cases(source, output, documents.dataset_json, previous if stage is not None else None)
-    cases = part.of(cases)
+    cases = part.of(find_cases(arguments["list_of_lists_or_source_folder"], output, documents.dataset_json))
+    if stage is not None and previous is not None:
+        cases = [with_previous_stage(case, previous, ending) for case in cases]
     folder = output_folder(output, ending)
     if folder is not None:
         save_json(dict(arguments), folder / "predict_from_raw_data_args.json")
