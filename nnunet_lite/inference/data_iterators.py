@@ -11,7 +11,8 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def preprocess_case(
     arguments: tuple[Any, ...] = (case.image, case.previous, dict(case.properties or {}), *managers)
     run = preprocessor.run_case_npy
     if isinstance(case.image, np.ndarray):
-        _check_array(case, documents.dataset_json)
+        _check_array(case, documents.configuration, documents.dataset_json)
     else:
         run, arguments = preprocessor.run_case, (list(case.image), case.previous, *managers)
     takes_option = "with_class_locations" in inspect.signature(run).parameters  # one ported from upstream has it not
@@ -89,7 +90,7 @@ def preprocess_case(
     }
 
 
-def _check_array(case: CaseToPredict, dataset_json: Mapping[str, Any]) -> None:
+def _check_array(case: CaseToPredict, configuration: ConfigurationManager, dataset_json: Mapping[str, Any]) -> None:
     """Raise DatasetError, naming the case, for an array that the model cannot be given."""
     assert isinstance(case.image, np.ndarray)
     shape, channels = case.image.shape, len(image_channels(dataset_json))
@@ -103,6 +104,15 @@ def _check_array(case: CaseToPredict, dataset_json: Mapping[str, Any]) -> None:
         raise DatasetError(
             f"{case.name}: its properties have spacing {spacing}; expected three positive numbers in the order of the "
             "array's axes, as the image reader returns them"
+        )
+    stage = configuration.previous_stage_name
+    if (case.previous is None) != (stage is None):
+        raise DatasetError(
+            f"{case.name}: this configuration is the second stage of a cascade and needs the segmentation that {stage} "
+            "predicts of the same image"
+            if stage is not None
+            else f"{case.name}: a previous stage's segmentation was given, but this configuration is not the second "
+            "stage of a cascade; leave it out"
         )
     if isinstance(case.previous, np.ndarray) and case.previous.shape != (1, *shape[1:]):
         raise DatasetError(
@@ -192,3 +202,12 @@ def _result(name: str, future: Future[Any]) -> tuple[str, dict[str, Any] | Excep
     if error is not None and not isinstance(error, Exception):
         raise error
     return name, future.result() if error is None else error
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Upstream's iterators, which need torch: `preprocessing_iterator_fromfiles`, `..._fromnpy`."""
+        if name.startswith("preprocessing_iterator_"):
+            return getattr(import_module("nnunet_lite.inference.upstream_helpers"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

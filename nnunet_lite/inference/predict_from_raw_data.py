@@ -52,11 +52,11 @@ class nnUNetPredictor:
         max_ram: bytes that the prediction of files may take in all its processes (default: 80 % of what is free).
     """
 
-    plans_manager: PlansManager
-    configuration_manager: ConfigurationManager
-    dataset_json: dict[str, Any]
-    label_manager: LabelManager
-    network: nn.Module
+    plans_manager = cast("PlansManager", None)  # these five: until there is a model
+    configuration_manager = cast("ConfigurationManager", None)
+    dataset_json = cast("dict[str, Any]", None)
+    label_manager = cast("LabelManager", None)
+    network = cast("nn.Module", None)
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class nnUNetPredictor:
         self.list_of_parameters: list[Weights] | None = None
         self.trainer_name: str | None = None
         self.allowed_mirroring_axes: tuple[int, ...] | None = None
-        self._loaded: Weights | None = None  # the member whose weights the network has
+        self._loaded: tuple[nn.Module, Weights] | None = None  # network, and the member whose weights it has
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
 
@@ -113,9 +113,7 @@ class nnUNetPredictor:
         members = model.load_members(use_folds, checkpoint_name)
         first = members[0]
         configuration = model.plans_manager.get_configuration(first.configuration)
-        network = model.build_network(first.trainer_name, first.configuration)
-        for member in members:
-            load_weights(network, member.weights, f"fold {member.fold} of {model.folder}")
+        network = model.load_network(members)
         self.manual_initialization(
             network,
             model.plans_manager,
@@ -208,8 +206,9 @@ class nnUNetPredictor:
             "num_parts": num_parts,
             "part_id": part_id,
         }
-        self.configuration_manager.require_classes()
-        cases, done = requested_cases(arguments, self._documents())
+        documents = self._documents()
+        documents.configuration.require_classes()
+        cases, done = requested_cases(arguments, documents)
         return self._predict_cases(cases, save_probabilities, npp, nps, done) if cases else None
 
     def predict_from_files_sequential(
@@ -335,6 +334,7 @@ class nnUNetPredictor:
         return self._predict(input_image, (None,))
 
     def _predict(self, data: Tensor, members: Sequence[Weights | None], progress: Progress | None = None) -> Tensor:
+        self._require_model()
         settings = PredictionSettings(
             patch_size=tuple(self.configuration_manager.patch_size),
             tile_step_size=self.tile_step_size,
@@ -360,22 +360,31 @@ class nnUNetPredictor:
         return self.list_of_parameters or (None,)
 
     def _load(self, member: Weights | None) -> None:
-        if member is not None and member is not self._loaded:
+        network, loaded = self._loaded or (None, None)
+        if member is not None and (member is not loaded or network is not self.network):
             load_weights(self.network, member)
-            self._loaded = member
+            self._loaded = self.network, member
+
+    def _require_model(self) -> None:
+        if self.network is None:
+            raise ArgumentError(
+                "This predictor has no model yet: call initialize_from_trained_model_folder, or manual_initialization"
+            )
 
     def _documents(self) -> ModelDocuments:
+        self._require_model()
         return ModelDocuments(self.plans_manager.plans, self.configuration_manager, self.dataset_json)
 
     def _predict_cases(
         self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int, done_before: int = 0
     ) -> list[Any]:
-        self.configuration_manager.require_classes()
+        self._documents().configuration.require_classes()
         results = self._pipeline(save_probabilities, npp, nps).run(cases, done_before)
         empty_cache(self.device)
         return results
 
     def _pipeline(self, save_probabilities: bool, npp: int, nps: int) -> PredictionPipeline:
+        self._require_model()
         settings = PipelineSettings(
             save_probabilities,
             npp,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +131,10 @@ def _as_path(value: Any) -> PathLike:
 
 def _image_files(source: Source, ending: str) -> list[list[str]]:
     if isinstance(source, (list, tuple)):
-        files = [[str(file) for file in ([images] if isinstance(images, str) else images)] for images in source]
+        files = [
+            [str(file) for file in ([images] if isinstance(images, (str, os.PathLike)) else images)]
+            for images in source
+        ]
         missing = [file for images in files for file in images if not Path(file).is_file()]
         if missing or not all(files):
             raise DatasetError(
@@ -158,16 +163,22 @@ def _outputs(output: Output, names: list[str], ending: str) -> list[str | None]:
     if isinstance(output, (list, tuple)):
         if len(output) != len(names):
             raise ArgumentError(f"{len(output)} outputs were given for {len(names)} cases; expected one for each")
-        return [str(Path(target)) for target in output]
+        targets = [str(Path(target)) for target in output]
+        _require_distinct(targets, "the list of outputs")
+        return list(targets)
     path = Path(_as_path(output))
     if path.name.endswith(ending):
         if len(names) != 1:
             raise ArgumentError(f"The output {path} is a file, but there are {len(names)} cases; give a folder")
         return [str(path)[: -len(ending)]]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise ArgumentError(f"Several cases would be written to the same file in {path}: {', '.join(twice[:5])}")
+    _require_distinct(names, str(path))
     return [str(path / name) for name in names]
+
+
+def _require_distinct(names: Sequence[str], where: str) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise ArgumentError(f"Several cases would be written to the same file in {where}: {', '.join(twice[:5])}")
 
 
 def _check_channels(files: Mapping[str, Sequence[str]], dataset_json: Mapping[str, Any]) -> None:
