@@ -94,8 +94,8 @@ def is_done(case: CaseToPredict, ending: str, reader: Any, with_probabilities: b
     """Whether a case's outputs exist and are intact; a damaged one is mentioned and predicted again."""
     if case.output is None:
         return False
-    file, probabilities = Path(f"{case.output}{ending}"), Path(f"{case.output}.npz")
-    if not file.is_file() or (with_probabilities and not probabilities.is_file()):
+    file, probabilities, properties = (Path(f"{case.output}{end}") for end in (ending, ".npz", ".pkl"))
+    if not file.is_file() or (with_probabilities and not (probabilities.is_file() and properties.is_file())):
         return False
     damaged = None
     try:

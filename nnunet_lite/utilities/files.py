@@ -9,7 +9,6 @@ import json
 import math
 import os
 import pickle
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import StorageError
+from nnunet_lite.utilities.temporary_names import temporary_path
 
 PathLike = str | os.PathLike[str]
 
@@ -37,7 +37,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         StorageError: the disk is full or the folder cannot be written to.
     """
     target = Path(path)
-    temporary = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    temporary = temporary_path(target)
     try:
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def write_text_once(content: str, path: PathLike) -> bool:
         StorageError: the disk is full or the folder cannot be written to.
     """
     target = Path(path)
-    draft = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    draft = temporary_path(target)
     try:
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
