@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ from nnunet_lite.inference.export_prediction import (
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.device import num_threads
 from nnunet_lite.utilities.parallel import Outcome, Task, WorkerPool, summary_of
-from nnunet_lite.utilities.temporary_names import scratch_folder
 
 
 def export_case(
@@ -54,16 +53,15 @@ class ExportQueue:
         self._probabilities = probabilities
         self._processes = processes
         self._pool = WorkerPool(processes)
+        self._folder = tempfile.TemporaryDirectory(prefix="nnunet_lite-")
         self._cases: list[tuple[str, Future[Any]]] = []
-        self._resources = ExitStack()
-        self._folder = self._resources.enter_context(scratch_folder()) if processes else ""
 
     def __enter__(self) -> ExportQueue:
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._pool.__exit__(*error)
-        self._resources.close()
+        self._folder.cleanup()
 
     def submit(self, name: str, logits: torch.Tensor, properties: Mapping[str, Any], output: str | None) -> None:
         """Export a case as soon as a worker is free.
@@ -73,7 +71,7 @@ class ExportQueue:
         """
         self._wait_for_room()
         array = logits.numpy()
-        data = hand_over(array, self._folder) if self._processes else array
+        data = hand_over(array, self._folder.name) if self._processes else array
         task = Task(name, export_case, (data, dict(properties), self._documents, output, self._probabilities))
         with num_threads(num_compute_threads() if not self._processes else torch.get_num_threads()):
             self._cases.append((name, self._pool.submit(task)))

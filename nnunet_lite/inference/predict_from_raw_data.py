@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +35,6 @@ from nnunet_lite.utilities.files import PathLike, save_json
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import WorkerPool
 from nnunet_lite.utilities.parts import check_part
-from nnunet_lite.utilities.temporary_names import remove_abandoned_files, scratch_folder
 
 
 class nnUNetPredictor:
@@ -281,7 +280,7 @@ class nnUNetPredictor:
             truncated_ofname,
         )
         processes = min(num_processes, len(cases))
-        with scratch_folder() as folder, WorkerPool(processes, max_ram=self.max_ram) as pool:
+        with tempfile.TemporaryDirectory() as folder, WorkerPool(processes, max_ram=self.max_ram) as pool:
             for _, item in preprocessed_cases(cases, self._documents(), pool, processes, folder):
                 if isinstance(item, Exception):
                     raise item
@@ -377,7 +376,6 @@ class nnUNetPredictor:
         cases = part.of(cases)
         folder = output_folder(output, ending)
         if folder is not None:
-            remove_abandoned_files(folder)
             save_json(dict(arguments), folder / "predict_from_raw_data_args.json")
             save_json(self.dataset_json, folder / "dataset.json", sort_keys=False)
             save_json(self.plans_manager.plans, folder / "plans.json", sort_keys=False)
@@ -398,7 +396,7 @@ class nnUNetPredictor:
         npp, nps = worthwhile_processes(npp, nps, cases, self._documents(), heads)
         processes = min(npp, len(cases))
         with (
-            scratch_folder() if processes else nullcontext("") as folder,
+            tempfile.TemporaryDirectory(prefix="nnunet_lite-") as folder,
             WorkerPool(processes, max_ram=self.max_ram) as pool,
         ):
             stream = preprocessed_cases(cases, self._documents(), pool, processes, folder, self.verbose_preprocessing)

@@ -11,6 +11,7 @@ from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.inference.data_iterators import CaseToPredict
+from nnunet_lite.inference.output_conflicts import refuse_input_folder, refuse_to_overwrite_input
 from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.plans.raw_dataset import list_image_cases
 from nnunet_lite.utilities.files import PathLike, subfiles
@@ -37,6 +38,7 @@ def find_cases(
         ArgumentError: outputs that do not fit the cases.
     """
     ending = str(dataset_json["file_ending"])
+    refuse_input_folder(source, output)
     files = _image_files(source, ending)
     names = [case_name(images[0], ending) for images in files]
     outputs = _outputs(output, names, ending)
@@ -53,6 +55,7 @@ def find_cases(
                     "first with the configuration before this one"
                 )
         cases.append(CaseToPredict(name, images, previous, None, target))
+    refuse_to_overwrite_input(cases, ending)
     return cases
 
 

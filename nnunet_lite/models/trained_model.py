@@ -13,12 +13,13 @@ from torch import nn
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, ExtensionError, PathError
 from nnunet_lite.extensions import find_class
 from nnunet_lite.models.checkpoint import Checkpoint, load_checkpoint
+from nnunet_lite.models.model_documents import load_dataset_json, require_predictable
 from nnunet_lite.models.network import build_network
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import determine_num_input_channels
 from nnunet_lite.plans.plans_manager import PlansManager
-from nnunet_lite.utilities.files import PathLike, load_json, subdirs
+from nnunet_lite.utilities.files import PathLike, subdirs
 from nnunet_lite.utilities.logging import logger
 
 Fold = int | str  # a number or "all"
@@ -155,7 +156,7 @@ class TrainedModel:
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
         """dataset.json of the training."""
-        return cast("dict[str, Any]", load_json(self.folder / "dataset.json"))
+        return load_dataset_json(self.folder / "dataset.json")
 
     @cached_property
     def plans_manager(self) -> PlansManager:
@@ -179,7 +180,7 @@ class TrainedModel:
     def load_fold(self, fold: Fold, checkpoint_name: str = _FINAL) -> Checkpoint:
         """The whole checkpoint of a fold. Raises CheckpointError naming the folds and checkpoints there are."""
         file = self.fold_folder(fold) / checkpoint_name
-        if not file.is_file():
+        if not file.exists():
             usable = " ".join(str(fold) for fold in self.available_folds(checkpoint_name))
             advice = f"; predict with those that are there: -f {usable}" if usable else ""
             raise CheckpointError(f"There is no checkpoint {file}; {self._inventory()}{advice}")
@@ -235,9 +236,9 @@ class TrainedModel:
 
     def build_network(self, trainer_name: str, configuration: str) -> nn.Module:
         """The network for prediction (no deep supervision), without weights."""
-        return build_network_of_trainer(
-            trainer_name, self.plans_manager, self.plans_manager.get_configuration(configuration), self.dataset_json
-        )
+        manager = self.plans_manager.get_configuration(configuration)
+        require_predictable(self.plans_manager, manager, self.dataset_json)
+        return build_network_of_trainer(trainer_name, self.plans_manager, manager, self.dataset_json)
 
 
 def build_network_of_trainer(

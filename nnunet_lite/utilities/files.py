@@ -127,6 +127,8 @@ def _storage_problem(target: Path, error: Exception) -> str | None:
     if number in (errno.EEXIST, errno.ENOTDIR) and not target.parent.is_dir():
         file = next((parent for parent in target.parents if parent.is_file()), target.parent)
         return f"{target} cannot be written: {file} is a file, expected a folder; name another one"
+    if number == errno.ENOENT and not target.parent.is_dir():
+        return f"{target} cannot be written: the folder {target.parent} cannot be created there; name another one"
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{target} cannot be written: {os.strerror(number)}; check the permissions of {target.parent}"
     return None

@@ -28,23 +28,29 @@ def temporary_path(target: Path) -> Path:
     return target.with_name(f".{_owner()}{secrets.token_hex(4)}.tmp.{target.name}")
 
 
-def remove_abandoned_files(folder: Path) -> None:
-    """Remove temporary files of processes of this machine that are no more; what cannot be removed stays."""
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files in `folder`, and scratch folders, of processes of this machine that are no more.
+
+    What cannot be removed stays.
+    """
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
             if _is_abandoned(_FILE, entry.name):
                 entry.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        for entry in Path(tempfile.gettempdir()).glob("nnunet_lite-*"):
+            if _is_abandoned(_FOLDER, entry.name):
+                shutil.rmtree(entry, ignore_errors=True)  # other users' folders resist
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[str]:
-    """Yield a folder for files on their way between processes; it is removed, as are those that killed ones left.
+    """Yield a folder for files on their way between processes; it is removed at the end.
 
     Raises:
         StorageError: there is no place for temporary files.
     """
     try:
-        root = Path(tempfile.gettempdir())
         folder = tempfile.mkdtemp(prefix=f"nnunet_lite-{_owner()}-")
     except OSError as error:
         raise StorageError(
@@ -52,17 +58,9 @@ def scratch_folder() -> Iterator[str]:
             "set TMPDIR to one that can be written to, or work in one process: -npp 0 -nps 0"
         ) from error
     try:
-        _remove_abandoned_folders(root)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_abandoned_folders(root: Path) -> None:
-    with contextlib.suppress(OSError):
-        for entry in root.glob("nnunet_lite-*"):
-            if _is_abandoned(_FOLDER, entry.name):
-                shutil.rmtree(entry, ignore_errors=True)  # other users' folders resist
 
 
 def _owner() -> str:
