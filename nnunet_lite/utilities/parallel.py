@@ -31,6 +31,7 @@ from nnunet_lite.utilities.processes import (
     leave_ctrl_c_to_parent,
     unwind_on_sigterm,
 )
+from nnunet_lite.utilities.stopped_processes import StoppedProcesses
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _EXAMPLES = 5  # cases named in a message
@@ -308,7 +309,7 @@ class WorkerPool:
     def _watch(self) -> None:
         """Loop: start what may start, wait for news, look at the dead."""
         assert self._pipe is not None
-        woken = self._pipe[1]
+        woken, stopped = self._pipe[1], StoppedProcesses()
         while True:
             with self._lock:
                 idle = not self._waiting and all(worker.job is None for worker in self._workers)
@@ -325,6 +326,7 @@ class WorkerPool:
                 worker.memory = rss(worker.process.pid) or worker.memory
                 if worker.connection in ready or worker.process.sentinel in ready:
                     self._hear(worker)
+            stopped.look((w.process.pid, w.job.task.name) for w in self._workers if w.job is not None)
 
     def _start_jobs(self) -> None:
         """Give waiting jobs to workers as long as processes and memory allow it, in the order of submission."""

@@ -113,8 +113,20 @@ _STATES = {
 
 def describe_state(pid: int | None) -> str:
     """What the system says a process is doing, in a few words."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
+    state = _state(pid)
+    if not state:
         return "its state is unknown"
     return _STATES.get(state, f"its state is {state}").format(pid=pid)
+
+
+def is_stopped(pid: int | None) -> bool:
+    """Whether a process is stopped by a signal or a debugger (False where the system does not tell)."""
+    return _state(pid) in ("T", "t")
+
+
+def _state(pid: int | None) -> str:
+    """The letter of the system for a process's state, or nothing."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""

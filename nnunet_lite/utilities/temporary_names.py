@@ -1,4 +1,4 @@
-"""Names of temporary files and folders that say whose they are, so that what a killed process left can be removed.
+"""Names of temporary files that say whose they are, so that what a killed process left can be removed.
 
 A process that is killed cannot tidy up. Its name in the file's name (machine and number) lets the next one tell what
 nobody will finish any more from what another process is writing just now.
@@ -10,17 +10,10 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
-import tempfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
-from nnunet_lite.exceptions import StorageError
-
-_OWNER = r"([0-9a-f]{8})([0-9a-f]{8})"  # machine, process
-_FILE = re.compile(rf"^\.{_OWNER}[0-9a-f]{{8}}\.tmp\..")
-_FOLDER = re.compile(rf"^nnunet_lite-{_OWNER}-")
+_NAME = re.compile(r"^\.([0-9a-f]{8})([0-9a-f]{8})[0-9a-f]{8}\.tmp\..")  # machine, process, random
 
 
 def temporary_path(target: Path) -> Path:
@@ -28,39 +21,12 @@ def temporary_path(target: Path) -> Path:
     return target.with_name(f".{_owner()}{secrets.token_hex(4)}.tmp.{target.name}")
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Remove temporary files in `folder`, and scratch folders, of processes of this machine that are no more.
-
-    What cannot be removed stays.
-    """
+def remove_abandoned_files(folder: Path) -> None:
+    """Remove temporary files of processes of this machine that are no more; what cannot be removed stays."""
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
-            if _is_abandoned(_FILE, entry.name):
+            if _is_abandoned(entry.name):
                 entry.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        for entry in Path(tempfile.gettempdir()).glob("nnunet_lite-*"):
-            if _is_abandoned(_FOLDER, entry.name):
-                shutil.rmtree(entry, ignore_errors=True)  # other users' folders resist
-
-
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[str]:
-    """Yield a folder for files on their way between processes; it is removed at the end.
-
-    Raises:
-        StorageError: there is no place for temporary files.
-    """
-    try:
-        folder = tempfile.mkdtemp(prefix=f"nnunet_lite-{_owner()}-")
-    except OSError as error:
-        raise StorageError(
-            f"There is no folder for temporary files ({error.strerror}: {tempfile.tempdir or 'TMPDIR, /tmp, /var/tmp'}); "
-            "set TMPDIR to one that can be written to, or work in one process: -npp 0 -nps 0"
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _owner() -> str:
@@ -77,8 +43,8 @@ def _machine() -> str:
     return f"{zlib.crc32(f'{node} {space}'.encode()):08x}"
 
 
-def _is_abandoned(pattern: re.Pattern[str], name: str) -> bool:
-    match = pattern.match(name)
+def _is_abandoned(name: str) -> bool:
+    match = _NAME.match(name)
     return match is not None and match[1] == _machine() and not _exists(int(match[2], 16))
 
 

@@ -125,10 +125,10 @@ class PredictionServer:
 
 def use_workers_for_tiny_cases() -> None:
     """Let the requested processes start however small the images are."""
-    from nnunet_lite.inference import data_iterators
+    from nnunet_lite.inference import case_resources
 
-    for side in data_iterators._WORKER_START:
-        data_iterators._WORKER_START[side] = 0.0
+    for side in case_resources._WORKER_START:
+        case_resources._WORKER_START[side] = 0.0
 
 
 def serve() -> None:

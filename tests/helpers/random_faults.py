@@ -102,7 +102,7 @@ class Bench:
             else:
                 self._equal(file, said)
         if not scene.killed:
-            assert list((place / "tmp").iterdir()) == [], said
+            assert (left := os.listdir(place / "tmp")) == [], f"{left}\n{said}"
         if code == 0:
             asked = {f"{case}.nii.gz" for case in CASES if case not in scene.missing}
             assert asked <= {file.name for file in (place / "out").iterdir()}, said
@@ -119,10 +119,10 @@ class Bench:
         assert code == 0, said
         endings = (".nii.gz", ".npz", ".pkl") if "--save_probabilities" in options else (".nii.gz",)
         expected = _DOCUMENTS | {f"{case}{ending}" for case in CASES for ending in endings}
-        assert {file.name for file in (place / "out").iterdir()} == expected, said
+        assert (found := set(os.listdir(place / "out"))) == expected, f"{found ^ expected}\n{said}"
         for file in (place / "out").iterdir():
             self._equal(file, said)
-        assert list((place / "tmp").iterdir()) == [], said
+        assert (left := os.listdir(place / "tmp")) == [], f"{left}\n{said}"
 
     def _equal(self, file: Path, said: str) -> None:
         try:
