@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from nnunet_lite.exceptions import PlansError
@@ -12,18 +11,11 @@ from nnunet_lite.plans.dataset_json import DatasetJson, image_channels
 from nnunet_lite.plans.plans_manager import PlansManager
 
 
-def load_dataset_json(file: Path) -> dict[str, Any]:
-    """dataset.json of a model. Raises DatasetError if it cannot be used; of its keys prediction needs three."""
-    document = DatasetJson.from_file(file)
-    document.labels, document.file_ending  # noqa: B018 - both raise what is wrong with them
-    image_channels(document.raw)
-    return dict(document.raw)
-
-
 def require_predictable(
     plans_manager: PlansManager, configuration: ConfigurationManager, dataset_json: Mapping[str, Any]
 ) -> None:
-    """Raise PlansError for what every case would stumble over."""
+    """Raise DatasetError or PlansError for what every case would stumble over."""
+    DatasetJson(dataset_json).file_ending  # noqa: B018 - these properties raise what is wrong with them
     forward, backward = plans_manager.transpose_forward, plans_manager.transpose_backward
     if [forward[axis] for axis in backward] != [0, 1, 2]:
         raise PlansError(
@@ -31,7 +23,7 @@ def require_predictable(
             "copy plans.json from the training again"
         )
     configuration.require_poolable_patch()
-    configuration.spacing  # noqa: B018 - raises if it is none
+    configuration.spacing  # noqa: B018
     plans_manager.image_reader_writer_class()
     schemes, channels = configuration.normalization_schemes, image_channels(dataset_json)
     if len(schemes) != len(channels):

@@ -13,10 +13,10 @@ from torch import nn
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, ExtensionError, PathError
 from nnunet_lite.extensions import find_class
 from nnunet_lite.models.checkpoint import Checkpoint, load_checkpoint
-from nnunet_lite.models.model_documents import load_dataset_json, require_predictable
 from nnunet_lite.models.network import build_network
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
+from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.label_manager import determine_num_input_channels
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.files import PathLike, subdirs
@@ -156,7 +156,7 @@ class TrainedModel:
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
         """dataset.json of the training."""
-        return load_dataset_json(self.folder / "dataset.json")
+        return dict(DatasetJson.from_file(self.folder / "dataset.json").raw)
 
     @cached_property
     def plans_manager(self) -> PlansManager:
@@ -236,9 +236,9 @@ class TrainedModel:
 
     def build_network(self, trainer_name: str, configuration: str) -> nn.Module:
         """The network for prediction (no deep supervision), without weights."""
-        manager = self.plans_manager.get_configuration(configuration)
-        require_predictable(self.plans_manager, manager, self.dataset_json)
-        return build_network_of_trainer(trainer_name, self.plans_manager, manager, self.dataset_json)
+        return build_network_of_trainer(
+            trainer_name, self.plans_manager, self.plans_manager.get_configuration(configuration), self.dataset_json
+        )
 
 
 def build_network_of_trainer(

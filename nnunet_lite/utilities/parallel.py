@@ -29,7 +29,7 @@ from nnunet_lite.utilities.processes import (
     end_with_parent,
     environment,
     leave_ctrl_c_to_parent,
-    unwind_on_sigterm,
+    unwinding_on_sigterm,
 )
 from nnunet_lite.utilities.stopped_processes import StoppedProcesses
 
@@ -267,8 +267,7 @@ class WorkerPool:
             dropped = [] if wait_for_tasks else list(self._waiting)
             if not wait_for_tasks:
                 self._waiting.clear()
-            self._closing = True
-            self._abort = not wait_for_tasks
+            self._closing, self._abort = True, not wait_for_tasks
         for job in dropped:
             if not job.future.cancel():  # one that is tried again
                 job.fail(WorkerError(f"{job.task.name}: stopped before it was finished"))
@@ -422,10 +421,10 @@ def _run_inline(job: _Job) -> None:
         job.future.set_exception(error)
 
 
+@unwinding_on_sigterm()
 def _work(connection: Connection, threads: int) -> None:
     """Main function of a worker: take tasks from the pipe until the other end goes away."""
     leave_ctrl_c_to_parent()
-    unwind_on_sigterm()
     end_with_parent()
     while True:
         try:

@@ -66,12 +66,21 @@ def leave_ctrl_c_to_parent() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_GROUP)
 
 
-def unwind_on_sigterm() -> None:
-    """Let SIGTERM end this worker through the normal way out, so that files half-written are removed."""
+@contextlib.contextmanager
+def unwinding_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this worker through the normal way out, so that files half-written are removed.
+
+    Afterwards it ends it at once: an interpreter that is taking itself apart would print a traceback.
+    """
     signal.signal(signal.SIGTERM, _unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _unwind(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one would end the tidying up
     raise SystemExit(_SIGNALLED + number)
 
 
@@ -94,7 +103,7 @@ def _watch(sentinel: int) -> None:
 def describe_exit(exitcode: int | None) -> str:
     """Why a process ended, in a few words."""
     if exitcode is not None and exitcode > _SIGNALLED and exitcode - _SIGNALLED in list(signal.Signals):
-        exitcode = _SIGNALLED - exitcode  # it left in its own way, as `unwind_on_sigterm` lets it
+        exitcode = _SIGNALLED - exitcode  # it left in its own way, as `unwinding_on_sigterm` lets it
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     name = signal.Signals(-exitcode).name
