@@ -28,7 +28,7 @@ _COMMON = (
     flags.DISABLE_PROGRESS_BAR,
     flags.NOT_ON_DEVICE,
     flags.PRECISION,
-    flags.MAX_RAM,
+    flags.MAX_RAM_OF_PREDICTION,
 )
 
 _command = partial(command, after_stop="Stopped. Finished cases are kept; --continue_prediction skips them.")

@@ -9,7 +9,7 @@ from nnunet_lite.exceptions import StorageError, WorkerError, nnUNetError
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Outcome, describe
 
-AGAIN = "--continue_prediction (overwrite=False) predicts only these"
+AGAIN = "--continue_prediction (overwrite=False) predicts only what is missing"
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
 
 
@@ -60,4 +60,4 @@ def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> Excep
 def stopped_early(error: StorageError, done: int, total: int | None) -> StorageError:
     """The error of a full disk, with how far the prediction came."""
     of = "" if total is None else f" of {total}"
-    return StorageError(f"{error} ({done}{of} cases are predicted; {AGAIN.replace('these', 'the others')})")
+    return StorageError(f"{error} ({done}{of} cases are predicted; {AGAIN})")

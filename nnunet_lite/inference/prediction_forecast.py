@@ -17,6 +17,7 @@ from nnunet_lite.utilities.durations import duration
 from nnunet_lite.utilities.logging import logger
 
 _MEASURED = 3.0  # seconds of tiles before the first forecast
+_WORTH_SAYING = 20.0  # seconds; of shorter predictions nobody needs a forecast
 _ALL_LINES = 20  # cases; of more of them not each gets a line
 _BETWEEN_LINES = 30.0  # seconds between lines of many cases
 _SIGN_OF_LIFE = 300.0  # seconds between lines of a long case
@@ -141,7 +142,7 @@ class PredictionProgress:
         left = self._forecast.remaining()
         if not self._told and left is not None and self._forecast.measured() >= _MEASURED:
             self._told = True
-            if self._bar is None:
+            if self._bar is None and left > _WORTH_SAYING:
                 logger.info("It will take about %s (the first tiles were measured)", duration(left))
         elif self._bar is None and self._clock() - self._said > _SIGN_OF_LIFE:
             self._say(f"{self._so_far()}, now {self._name}")
