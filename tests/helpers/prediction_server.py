@@ -6,8 +6,10 @@ Hundreds of runs would otherwise spend their time importing torch.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -28,6 +30,9 @@ _IMPORTED = (  # so that runs need not
     "SimpleITK",
     "tqdm",
 )
+CANNOT_MOUNT = 99  # exit code
+_NEW_MOUNTS = 0x20000  # CLONE_NEWNS
+_PRIVATE = 0x44000  # MS_REC | MS_PRIVATE
 _CODE = "from helpers.prediction_server import serve; serve()"
 
 
@@ -103,10 +108,17 @@ class PredictionServer:
             self._process.wait()
         self._process.stdout.close()
 
-    def start(self, folder: Path, *arguments: object) -> Run:
-        """Start the command; temporary files go to `folder`/tmp, output to `folder`/stdout and stderr."""
+    def start(self, folder: Path, *arguments: object, **surroundings: Any) -> Run:
+        """Start the command; temporary files go to `folder`/tmp, output to `folder`/stdout and stderr.
+
+        Args:
+            folder: made if need be.
+            arguments: of the command.
+            surroundings: `files`, the largest number of open files; `memory`, bytes of address space beyond those
+                taken; `shared_memory`, size of /dev/shm (needs the right to mount); `temporary`, another TMPDIR.
+        """
         (folder / "tmp").mkdir(parents=True, exist_ok=True)
-        order = {"folder": str(folder), "arguments": [str(argument) for argument in arguments]}
+        order = {"folder": str(folder), "arguments": [str(argument) for argument in arguments], **surroundings}
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         return Run(self, int(self.line(60)), folder / "stderr")
 
@@ -181,5 +193,23 @@ def _prepare(order: dict[str, Any], told: int) -> None:
         file = os.open(folder / name, mode | (os.O_CREAT | os.O_TRUNC if number else 0), 0o644)
         os.dup2(file, number)
         os.close(file)
+    _limit(order)
     os.write(told, b"1")
     os.close(told)
+
+
+def _limit(order: dict[str, Any]) -> None:
+    if "temporary" in order:
+        os.environ["TMPDIR"] = order["temporary"]
+    if "shared_memory" in order:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.unshare(_NEW_MOUNTS)
+        libc.mount(None, b"/", None, _PRIVATE, None)
+        size = f"size={order['shared_memory']}".encode()
+        if libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, size):
+            os._exit(CANNOT_MOUNT)
+    if "files" in order:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (order["files"], order["files"]))
+    if "memory" in order:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + order["memory"],) * 2)
