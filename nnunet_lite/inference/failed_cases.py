@@ -39,8 +39,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
-def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> Exception:
-    """One error for all failed cases: of a single case in one line, else a list.
+def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> nnUNetError:
+    """One error for all failed cases, which knows their names: of a single case in one line, else a list.
 
     Args:
         failures: cases with their errors.
@@ -54,7 +54,9 @@ def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> Excep
     texts = [describe(failure.error).removeprefix(f"{failure.name}: ") for failure in failures]
     lines = [f"  {failure.name}: {text}" for failure, text in zip(failures, texts, strict=True)]
     last = [f"The others are predicted; {AGAIN}."] if to_files and len(failures) < total else []
-    return kind("\n".join([f"{len(failures)} of {total} cases failed:", *lines, *last]))
+    error = kind("\n".join([f"{len(failures)} of {total} cases failed:", *lines, *last]))
+    error.failed_cases = tuple(failure.name for failure in failures)
+    return error
 
 
 def stopped_early(error: StorageError, done: int, total: int | None) -> StorageError:

@@ -24,9 +24,10 @@ def refuse_to_overwrite_input(cases: Iterable[CaseToPredict], ending: str) -> No
 
 def refuse_input_folder(source: object, output: object) -> None:
     """Raise ArgumentError if both are the same folder: segmentations among images are taken for images next time."""
-    if isinstance(source, (str, os.PathLike)) and isinstance(output, (str, os.PathLike)):
-        if Path(source).is_dir() and _same(source, output):
-            raise ArgumentError(f"Input and output are the same folder {os.fspath(source)}; name another output folder")
+    if not isinstance(source, (str, os.PathLike)) or not isinstance(output, (str, os.PathLike)):
+        return
+    if Path(source).is_dir() and _same(source, output):
+        raise ArgumentError(f"Input and output are the same folder {os.fspath(source)}; name another output folder")
 
 
 def _same(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:

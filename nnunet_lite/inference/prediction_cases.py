@@ -11,7 +11,7 @@ from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.inference.data_iterators import CaseToPredict
-from nnunet_lite.inference.output_conflicts import refuse_input_folder, refuse_to_overwrite_input
+from nnunet_lite.inference.output_conflicts import refuse_input_folder
 from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.plans.raw_dataset import list_image_cases
 from nnunet_lite.utilities.files import PathLike, subfiles
@@ -45,18 +45,22 @@ def find_cases(
     _check_channels(dict(zip(names, files, strict=True)), dataset_json)
     cases = []
     for name, images, target in zip(names, files, outputs, strict=True):
-        previous = None
-        if previous_stage_folder is not None:
-            stem = name if target is None else Path(target).name
-            previous = str(Path(previous_stage_folder) / f"{stem}{ending}")
-            if not Path(previous).is_file():
-                raise DatasetError(
-                    f"{name}: the previous stage's segmentation {previous} does not exist; predict it "
-                    "first with the configuration before this one"
-                )
-        cases.append(CaseToPredict(name, images, previous, None, target))
-    refuse_to_overwrite_input(cases, ending)
+        cases.append(CaseToPredict(name, images, None, None, target))
+    if previous_stage_folder is not None:
+        cases = [with_previous_stage(case, previous_stage_folder, ending) for case in cases]
     return cases
+
+
+def with_previous_stage(case: CaseToPredict, folder: PathLike, ending: str) -> CaseToPredict:
+    """The case with the previous stage's segmentation, `CASE.ending` in `folder`. Raises DatasetError without one."""
+    stem = case.name if case.output is None else Path(case.output).name
+    file = Path(folder) / f"{stem}{ending}"
+    if not file.is_file():
+        raise DatasetError(
+            f"{case.name}: the previous stage's segmentation {file} does not exist; predict it first with the "
+            "configuration before this one"
+        )
+    return case._replace(previous=str(file))
 
 
 def array_cases(images: Any, previous: Any, properties: Any, outputs: Any) -> list[CaseToPredict]:

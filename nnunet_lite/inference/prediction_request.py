@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments
 from nnunet_lite.inference.leftovers import remove_leftovers
-from nnunet_lite.inference.prediction_cases import find_cases, is_done, output_folder
+from nnunet_lite.inference.output_conflicts import refuse_to_overwrite_input
+from nnunet_lite.inference.prediction_cases import find_cases, is_done, output_folder, with_previous_stage
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.files import save_json
 from nnunet_lite.utilities.logging import logger
@@ -42,9 +43,10 @@ def requested_cases(arguments: Mapping[str, Any], documents: ModelDocuments) -> 
             f"This configuration is the second stage of a cascade: predict the same images with {stage} first, "
             "then name that folder with -prev_stage_predictions"
         )
-    source = arguments["list_of_lists_or_source_folder"]
-    cases = find_cases(source, output, documents.dataset_json, previous if stage is not None else None)
-    cases = part.of(cases)
+    cases = part.of(find_cases(arguments["list_of_lists_or_source_folder"], output, documents.dataset_json))
+    if stage is not None and previous is not None:
+        cases = [with_previous_stage(case, previous, ending) for case in cases]
+    refuse_to_overwrite_input(cases, ending)
     folder = output_folder(output, ending)
     if folder is not None:
         remove_leftovers(folder)

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, as_completed
+from concurrent.futures import Future
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -24,14 +24,9 @@ from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
 from nnunet_lite.utilities.memory_budget import MemoryBudget
-from nnunet_lite.utilities.processes import (
-    describe_exit,
-    end_with_parent,
-    environment,
-    leave_ctrl_c_to_parent,
-    unwinding_on_sigterm,
-)
+from nnunet_lite.utilities.processes import as_worker, describe_exit, environment
 from nnunet_lite.utilities.stopped_processes import StoppedProcesses
+from nnunet_lite.utilities.waiting import as_they_end, error_of
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _EXAMPLES = 5  # cases named in a message
@@ -94,7 +89,7 @@ def run_tasks(
                 bar.update()
             return
         names = {pool.submit(task): task.name for task in tasks}
-        for future in as_completed(names):
+        for future in as_they_end(names):
             bar.update()
             yield _outcome(names[future], future)
 
@@ -113,7 +108,7 @@ def _warn_of_large(tasks: list[Task], pool: WorkerPool) -> None:
 
 
 def _outcome(name: str, future: Future[Any]) -> Outcome:
-    error = future.exception()
+    error = error_of(future)
     if error is not None and not isinstance(error, Exception):
         raise error
     return Outcome(name, None if error else future.result(), error)
@@ -421,11 +416,9 @@ def _run_inline(job: _Job) -> None:
         job.future.set_exception(error)
 
 
-@unwinding_on_sigterm()
+@as_worker()
 def _work(connection: Connection, threads: int) -> None:
     """Main function of a worker: take tasks from the pipe until the other end goes away."""
-    leave_ctrl_c_to_parent()
-    end_with_parent()
     while True:
         try:
             function, args = connection.recv()

@@ -67,11 +67,14 @@ def leave_ctrl_c_to_parent() -> None:
 
 
 @contextlib.contextmanager
-def unwinding_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end this worker through the normal way out, so that files half-written are removed.
+def as_worker() -> Iterator[None]:
+    """For the main function of a worker: it does not see Ctrl-C and ends with its parent.
 
-    Afterwards it ends it at once: an interpreter that is taking itself apart would print a traceback.
+    SIGTERM ends it through the normal way out, so that files half-written are removed. Afterwards it ends it at once:
+    an interpreter that is taking itself apart would print a traceback.
     """
+    leave_ctrl_c_to_parent()
+    end_with_parent()
     signal.signal(signal.SIGTERM, _unwind)
     try:
         yield
@@ -103,7 +106,7 @@ def _watch(sentinel: int) -> None:
 def describe_exit(exitcode: int | None) -> str:
     """Why a process ended, in a few words."""
     if exitcode is not None and exitcode > _SIGNALLED and exitcode - _SIGNALLED in list(signal.Signals):
-        exitcode = _SIGNALLED - exitcode  # it left in its own way, as `unwinding_on_sigterm` lets it
+        exitcode = _SIGNALLED - exitcode  # it left in its own way, as `as_worker` lets it
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     name = signal.Signals(-exitcode).name

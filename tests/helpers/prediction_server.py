@@ -99,7 +99,9 @@ class PredictionServer:
     def __enter__(self) -> PredictionServer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.stdin.close()
         try:
             self._process.wait(10)

@@ -54,7 +54,9 @@ class Bench:
         run = server.start(folder, *self.arguments(folder, folder / "reference", 0, 0), "--save_probabilities")
         assert run.wait(_LIMIT) == 0, run.errors
         self.reference = {file.name: content_of(file) for file in (folder / "reference").iterdir()}
-        assert set(self.reference) == _DOCUMENTS | {f"{case}{end}" for case in CASES for end in (".nii.gz", ".npz", ".pkl")}
+        assert set(self.reference) == _DOCUMENTS | {
+            f"{case}{end}" for case in CASES for end in (".nii.gz", ".npz", ".pkl")
+        }
 
     def arguments(self, place: Path, output: Path, npp: int, nps: int) -> list[object]:
         """Of the command, with images and model of `place`."""
@@ -90,7 +92,14 @@ class Bench:
             self._check(place, run, code, said, scene)
             self._complete(place, options, said)
         shutil.rmtree(place)
-        return Report(seed, scene.told, [f"-npp {npp}", f"-nps {nps}", *options], code, errors, [round(seconds, 1), round(time.monotonic() - start, 1)])
+        return Report(
+            seed,
+            scene.told,
+            [f"-npp {npp}", f"-nps {nps}", *options],
+            code,
+            errors,
+            [round(seconds, 1), round(time.monotonic() - start, 1)],
+        )
 
     def _check(self, place: Path, run: Run, code: int, said: str, scene: Scene) -> None:
         assert run.children_left(_GONE) == [], f"processes are left\n{said}"

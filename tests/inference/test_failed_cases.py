@@ -53,7 +53,7 @@ def test_the_list() -> None:
         "2 of 5 cases failed:",
         "  b: the network put out NaN",
         "  a: KeyError: 'x'",
-        "The others are predicted; --continue_prediction (overwrite=False) predicts only these.",
+        "The others are predicted; --continue_prediction (overwrite=False) predicts only what is missing.",
     ]
     assert "continue" not in str(failure_of(failures, 5, False)) and "continue" not in str(
         failure_of(failures, 2, True)

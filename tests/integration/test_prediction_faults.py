@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from helpers.commands import files_below, half_written, run
+from helpers.commands import files_below, run
 from helpers.models import write_model
 
 COMMAND = "nnUNetv2_predict_from_modelfolder"
@@ -277,7 +276,10 @@ EVIL = "os.system"
         (lambda p: (p / "model" / FOLD).rename(p / "model" / "fold_0" / "checkpoint_best.pth"), "checkpoint_best.pth"),
         (lambda p: ((p / "model" / FOLD).unlink(), (p / "model" / FOLD).mkdir()), "is a folder"),
         (lambda p: (p / "model" / "plans.json").unlink(), "has no plans.json"),
-        (lambda p: edit(p, "plans.json", lambda d: d.update(configurations={"2d": {}})), "no configuration '3d_fullres'"),
+        (
+            lambda p: edit(p, "plans.json", lambda d: d.update(configurations={"2d": {}})),
+            "no configuration '3d_fullres'",
+        ),
         (replaced("plans.json", b'{"configurations": '), "is no JSON file"),
         (replaced("plans.json", b"[]"), "is no plans file"),
         (replaced("dataset.json", b'{"labels": '), "is no valid JSON"),
