@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from nnunet_lite.configuration import num_processes_default, num_processes_prediction
 from nnunet_lite.exceptions import ArgumentError, nnUNetError
-from nnunet_lite.utilities.termination import orderly_sigterm
+from nnunet_lite.utilities.termination import end_quietly, orderly_sigterm
 
 
 class Flag:
@@ -127,6 +127,9 @@ def command(
             but = f" With {given[0]} it starts over." if given and after_stop == SAME_COMMAND else ""
             print(f"{after_stop}{but}", file=sys.stderr)
             return 130
+        finally:
+            if argv is None:  # called by the console script
+                end_quietly()
 
     return run
 

@@ -26,5 +26,11 @@ def orderly_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
+def end_quietly() -> None:
+    """The command is over and its process about to end: Ctrl-C ends it at once, without a traceback."""
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _leave(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)

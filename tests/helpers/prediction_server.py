@@ -159,7 +159,8 @@ def serve() -> None:
         if pid == 0:
             try:
                 _prepare(json.loads(line), told)
-                code = entry(json.loads(line)["arguments"])
+                sys.argv = ["nnUNetv2_predict_from_modelfolder", *json.loads(line)["arguments"]]
+                code = entry()
             except KeyboardInterrupt:  # outside of the command
                 code = 130
             except SystemExit as end:

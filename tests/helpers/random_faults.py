@@ -30,7 +30,7 @@ _REMOUNT = 32
 _MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 _CHECKPOINT = Path(_MODEL) / "fold_0" / "checkpoint_final.pth"
 _DOCUMENTS = {"dataset.json", "plans.json", "predict_from_raw_data_args.json"}
-_CODES = {0, 2, 130, 143, -signal.SIGKILL, -signal.SIGTERM}
+_CODES = {0, 2, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
 
 
 class Report(NamedTuple):
