@@ -195,6 +195,15 @@ def _of_two_channels(plans: dict[str, Any]) -> None:
         configuration.update(normalization_schemes=["ZScoreNormalization"] * 2, use_mask_for_norm=[False] * 2)
 
 
+def test_images_of_another_ending_are_said(place: Path, capfd: Any) -> None:
+    for number in range(7):
+        (place / "images" / f"x{number}_0000.nrrd").touch()
+    assert predict(place) == 0
+    said = [line for line in capfd.readouterr().err.splitlines() if "passed over" in line]
+    assert len(said) == 1 and "x0_0000.nrrd" in said[0] and said[0].endswith("x4_0000.nrrd, ...")
+    assert {file.name for file in (place / "out").iterdir()} == {"good.nii.gz", *DOCUMENTS}
+
+
 # input and output
 
 
