@@ -256,7 +256,7 @@ class WorkerPool:
 
     def close(self, *, wait_for_tasks: bool = True) -> None:
         """End the workers, after all tasks have finished or at once."""
-        if self._supervisor is None:
+        if self._supervisor is None or self._supervisor.ident is None:  # Ctrl-C may come before it has started
             return
         with self._lock:
             dropped = [] if wait_for_tasks else list(self._waiting)
