@@ -10,13 +10,13 @@ import argparse
 import difflib
 import functools
 import math
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from nnunet_lite.configuration import num_processes_default, num_processes_prediction
 from nnunet_lite.exceptions import ArgumentError, nnUNetError
+from nnunet_lite.utilities.termination import end_quietly, orderly_sigterm
 
 
 class Flag:
@@ -112,11 +112,11 @@ def command(
     """
 
     @functools.wraps(function)
+    @orderly_sigterm()
     def run(argv: Sequence[str] | None = None) -> int:
         from nnunet_lite.utilities.logging import log_to_console
 
         log_to_console()
-        _exit_on_sigterm()
         try:
             return function(argv) or 0
         except nnUNetError as error:
@@ -127,20 +127,11 @@ def command(
             but = f" With {given[0]} it starts over." if given and after_stop == SAME_COMMAND else ""
             print(f"{after_stop}{but}", file=sys.stderr)
             return 130
+        finally:
+            if argv is None:  # called by the console script
+                end_quietly()
 
     return run
-
-
-def _exit_on_sigterm() -> None:
-    """End through the normal way out, so that background processes are ended and temporary files removed."""
-
-    def leave(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    try:
-        signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not the main thread: somebody calls a command from a program of theirs
-        return
 
 
 def dataset(text: str) -> int | str:

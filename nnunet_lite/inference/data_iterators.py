@@ -26,6 +26,7 @@ from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.exchange_folder import ExchangeFolder
 from nnunet_lite.utilities.files import storage_errors
 from nnunet_lite.utilities.parallel import Task, WorkerPool
+from nnunet_lite.utilities.waiting import error_of
 
 _LARGE = 2**26  # bytes; larger arrays go between processes as memory-mapped files, smaller ones through the pipe
 
@@ -198,7 +199,7 @@ def waits_in_memory(size: int, exchange: ExchangeFolder | None) -> bool:
 
 
 def _result(name: str, future: Future[Any]) -> tuple[str, dict[str, Any] | Exception]:
-    error = future.exception()
+    error = error_of(future)
     if error is not None and not isinstance(error, Exception):
         raise error
     return name, future.result() if error is None else error

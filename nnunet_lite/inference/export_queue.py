@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.device import num_threads
 from nnunet_lite.utilities.exchange_folder import ExchangeFolder
 from nnunet_lite.utilities.parallel import Outcome, Task, WorkerPool
+from nnunet_lite.utilities.waiting import error_of, wait_for_any
 
 _WAITING = 2  # cases more than workers whose logits may wait
 
@@ -82,7 +83,7 @@ class ExportQueue:
             self._running = [case for case in self._running if not case.future.done()]
             if len(self._running) < self._pool.size + _WAITING:
                 return
-            wait([case.future for case in self._running], return_when=FIRST_COMPLETED)
+            wait_for_any(case.future for case in self._running)
 
     def submit(
         self,
@@ -132,7 +133,7 @@ class ExportQueue:
         """What became of the cases, in the order they came; waits for them."""
         outcomes = []
         for name, future in self._cases:
-            error = future.exception()
+            error = error_of(future)
             if error is not None and not isinstance(error, Exception):
                 raise error
             outcomes.append(Outcome(name, None, explained(error)) if error else Outcome(name, future.result(), None))

@@ -25,6 +25,7 @@ from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, Pr
 from nnunet_lite.inference.prediction_request import requested_cases
 from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 from nnunet_lite.models.checkpoint import load_weights
+from nnunet_lite.models.model_documents import require_predictable
 from nnunet_lite.models.trained_model import Fold, TrainedModel
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
@@ -113,6 +114,7 @@ class nnUNetPredictor:
         members = model.load_members(use_folds, checkpoint_name)
         first = members[0]
         configuration = model.plans_manager.get_configuration(first.configuration)
+        require_predictable(model.plans_manager, configuration, model.dataset_json)
         network = model.load_network(members)
         self.manual_initialization(
             network,

@@ -13,6 +13,7 @@ from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.inference.data_iterators import CaseToPredict
+from nnunet_lite.inference.output_conflicts import refuse_input_folder
 from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.plans.raw_dataset import list_image_cases
 from nnunet_lite.utilities.files import PathLike, subfiles
@@ -39,6 +40,7 @@ def find_cases(
         ArgumentError: outputs that do not fit the cases.
     """
     ending = str(dataset_json["file_ending"])
+    refuse_input_folder(source, output)
     files = _image_files(source, ending)
     names = [case_name(images[0], ending) for images in files]
     outputs = _outputs(output, names, ending)
@@ -101,8 +103,8 @@ def is_done(case: CaseToPredict, ending: str, reader: Any, with_probabilities: b
     """Whether a case's outputs exist and are intact; a damaged one is mentioned and predicted again."""
     if case.output is None:
         return False
-    file, probabilities = Path(f"{case.output}{ending}"), Path(f"{case.output}.npz")
-    if not file.is_file() or (with_probabilities and not probabilities.is_file()):
+    file, probabilities, properties = (Path(f"{case.output}{end}") for end in (ending, ".npz", ".pkl"))
+    if not file.is_file() or (with_probabilities and not (probabilities.is_file() and properties.is_file())):
         return False
     damaged = None
     try:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments
+from nnunet_lite.inference.leftovers import remove_leftovers
+from nnunet_lite.inference.output_conflicts import refuse_to_overwrite_input
 from nnunet_lite.inference.prediction_cases import find_cases, is_done, output_folder, with_previous_stage
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.files import save_json
@@ -46,8 +48,10 @@ def requested_cases(arguments: Mapping[str, Any], documents: ModelDocuments) -> 
     cases = part.of(find_cases(arguments["list_of_lists_or_source_folder"], output, documents.dataset_json))
     if stage is not None and previous is not None:
         cases = [with_previous_stage(case, previous, ending) for case in cases]
+    refuse_to_overwrite_input(cases, ending)
     folder = output_folder(output, ending)
     if folder is not None:
+        remove_leftovers(folder)
         save_json(dict(arguments), folder / "predict_from_raw_data_args.json")
         save_json(documents.dataset_json, folder / "dataset.json", sort_keys=False)
         save_json(documents.plans, folder / "plans.json", sort_keys=False)

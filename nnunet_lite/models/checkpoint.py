@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from nnunet_lite.exceptions import CheckpointError
+from nnunet_lite.models.checkpoint_integrity import damage
 from nnunet_lite.utilities.files import PathLike, atomic_path
 
 Checkpoint = dict[str, Any]
@@ -69,6 +70,9 @@ def read_checkpoint(
         raise CheckpointError(f"{path} is a folder; {_inside(path)}")
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}{_siblings(path)}")
+    found = damage(path)
+    if found is not None:
+        raise CheckpointError(f"{path} ({path.stat().st_size} bytes) is damaged ({found}); {advice}")
     try:
         with _numpy_allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on old pickle protocols; what matters ends in an error

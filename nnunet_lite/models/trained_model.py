@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -13,9 +13,10 @@ from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError
 from nnunet_lite.models.checkpoint import Checkpoint, copy_weights, load_checkpoint, load_weights
 from nnunet_lite.models.trainer_network import build_network_of_trainer, network_of_trainer
 from nnunet_lite.paths import nnUNet_results
+from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
-from nnunet_lite.utilities.files import PathLike, load_json, subdirs
+from nnunet_lite.utilities.files import PathLike, subdirs
 from nnunet_lite.utilities.logging import logger
 
 Fold = int | str  # a number or "all"
@@ -155,7 +156,7 @@ class TrainedModel:
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
         """dataset.json of the training."""
-        return cast("dict[str, Any]", load_json(self.folder / "dataset.json"))
+        return dict(DatasetJson.from_file(self.folder / "dataset.json").raw)
 
     @cached_property
     def plans_manager(self) -> PlansManager:
@@ -183,7 +184,7 @@ class TrainedModel:
             CheckpointError: there is none; names the folds and checkpoints there are.
         """
         file = self.fold_folder(fold) / checkpoint_name
-        if not file.is_file():
+        if not file.exists():
             usable = " ".join(str(fold) for fold in self.available_folds(checkpoint_name))
             advice = f"; predict with those that are there: -f {usable}" if usable else ""
             raise CheckpointError(f"There is no checkpoint {file}; {self._inventory()}{advice}")

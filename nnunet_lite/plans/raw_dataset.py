@@ -22,7 +22,9 @@ from nnunet_lite.plans.case_files import (
 from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.faults import Fault, faults_as_error
 from nnunet_lite.utilities.files import PathLike, subdirs
+from nnunet_lite.utilities.logging import logger
 
+_EXAMPLES = 5  # names listed in a warning
 _DATASET = re.compile(r"^Dataset(\d{3,})_")
 
 
@@ -187,6 +189,14 @@ def list_image_cases(folder: PathLike, file_ending: str) -> dict[str, list[str]]
     if faults:  # the message names the folder itself
         faults = [replace(fault, file=fault.file.removeprefix(f"{folder.name}/")) for fault in faults]
         raise faults_as_error(str(folder), faults, len(cases))
+    passed_over = [Path(finding.file).name for finding in findings if finding.kind in ("image-ending", "file-hidden")]
+    if passed_over:  # nobody should wait for their results
+        logger.warning(
+            "%s: images that do not end in %s, or are hidden, are passed over: %s",
+            folder,
+            file_ending,
+            ", ".join(passed_over[:_EXAMPLES]) + (", ..." if len(passed_over) > _EXAMPLES else ""),
+        )
     return cases
 
 

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, as_completed
+from concurrent.futures import Future
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -24,13 +24,9 @@ from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
 from nnunet_lite.utilities.memory_budget import MemoryBudget
-from nnunet_lite.utilities.processes import (
-    describe_exit,
-    end_with_parent,
-    environment,
-    leave_ctrl_c_to_parent,
-    unwind_on_sigterm,
-)
+from nnunet_lite.utilities.processes import as_worker, describe_exit, environment
+from nnunet_lite.utilities.stopped_processes import StoppedProcesses
+from nnunet_lite.utilities.waiting import as_they_end, error_of
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _EXAMPLES = 5  # cases named in a message
@@ -93,7 +89,7 @@ def run_tasks(
                 bar.update()
             return
         names = {pool.submit(task): task.name for task in tasks}
-        for future in as_completed(names):
+        for future in as_they_end(names):
             bar.update()
             yield _outcome(names[future], future)
 
@@ -112,7 +108,7 @@ def _warn_of_large(tasks: list[Task], pool: WorkerPool) -> None:
 
 
 def _outcome(name: str, future: Future[Any]) -> Outcome:
-    error = future.exception()
+    error = error_of(future)
     if error is not None and not isinstance(error, Exception):
         raise error
     return Outcome(name, None if error else future.result(), error)
@@ -260,14 +256,13 @@ class WorkerPool:
 
     def close(self, *, wait_for_tasks: bool = True) -> None:
         """End the workers, after all tasks have finished or at once."""
-        if self._supervisor is None:
+        if self._supervisor is None or self._supervisor.ident is None:  # Ctrl-C may come before it has started
             return
         with self._lock:
             dropped = [] if wait_for_tasks else list(self._waiting)
             if not wait_for_tasks:
                 self._waiting.clear()
-            self._closing = True
-            self._abort = not wait_for_tasks
+            self._closing, self._abort = True, not wait_for_tasks
         for job in dropped:
             if not job.future.cancel():  # one that is tried again
                 job.fail(WorkerError(f"{job.task.name}: stopped before it was finished"))
@@ -308,7 +303,7 @@ class WorkerPool:
     def _watch(self) -> None:
         """Loop: start what may start, wait for news, look at the dead."""
         assert self._pipe is not None
-        woken = self._pipe[1]
+        woken, stopped = self._pipe[1], StoppedProcesses()
         while True:
             with self._lock:
                 idle = not self._waiting and all(worker.job is None for worker in self._workers)
@@ -325,6 +320,7 @@ class WorkerPool:
                 worker.memory = rss(worker.process.pid) or worker.memory
                 if worker.connection in ready or worker.process.sentinel in ready:
                     self._hear(worker)
+            stopped.look((w.process.pid, w.job.task.name) for w in self._workers if w.job is not None)
 
     def _start_jobs(self) -> None:
         """Give waiting jobs to workers as long as processes and memory allow it, in the order of submission."""
@@ -420,11 +416,9 @@ def _run_inline(job: _Job) -> None:
         job.future.set_exception(error)
 
 
+@as_worker()
 def _work(connection: Connection, threads: int) -> None:
     """Main function of a worker: take tasks from the pipe until the other end goes away."""
-    leave_ctrl_c_to_parent()
-    unwind_on_sigterm()
-    end_with_parent()
     while True:
         try:
             function, args = connection.recv()

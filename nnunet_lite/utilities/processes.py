@@ -66,12 +66,24 @@ def leave_ctrl_c_to_parent() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_GROUP)
 
 
-def unwind_on_sigterm() -> None:
-    """Let SIGTERM end this worker through the normal way out, so that files half-written are removed."""
+@contextlib.contextmanager
+def as_worker() -> Iterator[None]:
+    """For the main function of a worker: it does not see Ctrl-C and ends with its parent.
+
+    SIGTERM ends it through the normal way out, so that files half-written are removed. Afterwards it ends it at once:
+    an interpreter that is taking itself apart would print a traceback.
+    """
+    leave_ctrl_c_to_parent()
+    end_with_parent()
     signal.signal(signal.SIGTERM, _unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _unwind(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one would end the tidying up
     raise SystemExit(_SIGNALLED + number)
 
 
@@ -94,7 +106,7 @@ def _watch(sentinel: int) -> None:
 def describe_exit(exitcode: int | None) -> str:
     """Why a process ended, in a few words."""
     if exitcode is not None and exitcode > _SIGNALLED and exitcode - _SIGNALLED in list(signal.Signals):
-        exitcode = _SIGNALLED - exitcode  # it left in its own way, as `unwind_on_sigterm` lets it
+        exitcode = _SIGNALLED - exitcode  # it left in its own way, as `as_worker` lets it
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     name = signal.Signals(-exitcode).name
@@ -113,8 +125,20 @@ _STATES = {
 
 def describe_state(pid: int | None) -> str:
     """What the system says a process is doing, in a few words."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
+    state = _state(pid)
+    if not state:
         return "its state is unknown"
     return _STATES.get(state, f"its state is {state}").format(pid=pid)
+
+
+def is_stopped(pid: int | None) -> bool:
+    """Whether a process is stopped by a signal or a debugger (False where the system does not tell)."""
+    return _state(pid) in ("T", "t")
+
+
+def _state(pid: int | None) -> str:
+    """The letter of the system for a process's state, or nothing."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""

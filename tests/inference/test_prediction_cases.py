@@ -100,6 +100,8 @@ def test_damaged_outputs_are_not_done(tmp_path, caplog):
     assert is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=False)
     assert not is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=True)
     np.savez_compressed(tmp_path / "a.npz", probabilities=np.random.default_rng(0).random((2, 4, 4, 4), np.float32))
+    assert not is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=True)
+    (tmp_path / "a.pkl").touch()
     assert is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=True)
     content = bytearray((tmp_path / "a.npz").read_bytes())
     content[len(content) // 2] ^= 255  # the directory at the end stays intact
