@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,14 @@ from nnunet_lite.utilities.files import PathLike, atomic_path, load_json, save_p
 
 Logits = torch.Tensor | NDArray[Any]
 Spacings = tuple[Sequence[float], Sequence[float]]  # of the logits, of the image; transposed order
+
+
+class ViewsInNetworkSpace(NamedTuple):
+    """Parts of arrays in image geometry, as the network sees them: transposed and cropped."""
+
+    labels: NDArray[Any]  # (x, y, z)
+    probabilities: NDArray[np.float32] | None  # (heads, x, y, z)
+
 
 _COMPRESSION = 1  # of probabilities: a third of the time of the default level for files a few percent larger
 
@@ -189,6 +197,24 @@ def _export(
     threads: int | None,
 ) -> None:
     """Write labels and probabilities (image geometry) through views in network geometry; no copy at full size."""
+    inside = views_in_network_space(plans_manager, label_manager, properties, labels, probabilities)
+    spacings = _spacings(plans_manager, configuration_manager, properties)
+    logits, plan = _prepare(predicted_logits, configuration_manager, inside.labels.shape, spacings)
+    reduce_logits(logits, plan, label_manager, inside.labels, inside.probabilities, threads)
+
+
+def views_in_network_space(
+    plans_manager: PlansManager,
+    label_manager: LabelManager,
+    properties: Mapping[str, Any],
+    labels: NDArray[Any],
+    probabilities: NDArray[np.float32] | None,
+) -> ViewsInNetworkSpace:
+    """The cropped and transposed parts of what has the image's geometry; probabilities outside are filled here.
+
+    Raises:
+        DatasetError: the properties contradict each other.
+    """
     forward = list(plans_manager.transpose_forward)
     box = properties["bbox_used_for_cropping"]
     shape = tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"])
@@ -206,9 +232,19 @@ def _export(
                 probabilities[0] = 1
         inside: tuple[slice, ...] = (slice(None), *slices(box))
         probabilities_inside = probabilities.transpose([0, *(axis + 1 for axis in forward)])[inside]
+    return ViewsInNetworkSpace(labels_inside, probabilities_inside)
+
+
+def linear_plan(
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    properties: Mapping[str, Any],
+    shape: Sequence[int],
+) -> InterpolationPlan | None:
+    """How logits (x, y, z) become the cropped image's shape; None if the plans' function is not a linear one."""
+    shape_out = tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"])
     spacings = _spacings(plans_manager, configuration_manager, properties)
-    logits, plan = _prepare(predicted_logits, configuration_manager, shape, spacings)
-    reduce_logits(logits, plan, label_manager, labels_inside, probabilities_inside, threads)
+    return _plan_of(configuration_manager.resampling_fn_probabilities, tuple(shape), shape_out, spacings)
 
 
 def _spacings(

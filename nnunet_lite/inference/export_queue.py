@@ -17,6 +17,7 @@ from nnunet_lite.inference.export_prediction import (
     export_prediction_from_logits,
     load_and_delete,
 )
+from nnunet_lite.inference.reduced_prediction import ReducedPrediction
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.device import num_threads
 from nnunet_lite.utilities.parallel import Outcome, Task, WorkerPool, summary_of
@@ -26,6 +27,8 @@ def export_case(
     logits: Any, properties: Mapping[str, Any], documents: ModelDocuments, output: str | None, probabilities: bool
 ) -> Any:
     """Write a case, or return labels or (labels, probabilities) if there is no output; task of a worker."""
+    if isinstance(logits, ReducedPrediction):
+        return logits.finish(properties, documents, output)
     plans_manager = PlansManager(documents.plans)
     if output is not None:
         export_prediction_from_logits(
@@ -63,15 +66,21 @@ class ExportQueue:
         self._pool.__exit__(*error)
         self._folder.cleanup()
 
-    def submit(self, name: str, logits: torch.Tensor, properties: Mapping[str, Any], output: str | None) -> None:
+    def submit(
+        self, name: str, logits: torch.Tensor | ReducedPrediction, properties: Mapping[str, Any], output: str | None
+    ) -> None:
         """Export a case as soon as a worker is free.
 
         Raises:
             StorageError: an earlier case met a full disk; those after it would, too.
         """
         self._wait_for_room()
-        array = logits.numpy()
-        data = hand_over(array, self._folder.name) if self._processes else array
+        data: Any = logits
+        if isinstance(logits, ReducedPrediction):
+            data = logits.handed_over(self._folder.name) if self._processes else logits
+        else:
+            array = logits.numpy()
+            data = hand_over(array, self._folder.name) if self._processes else array
         task = Task(name, export_case, (data, dict(properties), self._documents, output, self._probabilities))
         with num_threads(num_compute_threads() if not self._processes else torch.get_num_threads()):
             self._cases.append((name, self._pool.submit(task)))

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nnunet_lite.inference.large_planes import has_large_planes, lines_of_plane, logits_of_plane
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan
 from nnunet_lite.utilities.device import num_threads
@@ -112,6 +113,22 @@ def reduce_logits(
         threads: default is torch's number.
     """
     label_manager.convert_logits_to_segmentation(np.zeros((len(logits), 1, 1), np.float32))  # heads and labels fit
+    if not has_large_planes(len(logits), plan):
+        _reduce(logits, plan, label_manager, labels, probabilities, threads)
+        return
+    for index in range(len(labels)):
+        lines = lines_of_plane(plan, index, labels, probabilities)
+        _reduce(logits_of_plane(logits, index), lines.plan, label_manager, *lines[1:], threads)
+
+
+def _reduce(
+    logits: Tensor,
+    plan: InterpolationPlan,
+    label_manager: LabelManager,
+    labels: NDArray[Any],
+    probabilities: NDArray[np.float32] | None,
+    threads: int | None,
+) -> None:
     threads = min(threads or torch.get_num_threads(), len(labels))
     bounds = np.linspace(0, len(labels), threads + 1).astype(int).tolist()
     ranges = list(zip(bounds[:-1], bounds[1:], strict=True))

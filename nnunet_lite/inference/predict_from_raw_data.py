@@ -25,6 +25,7 @@ from nnunet_lite.inference.export_prediction import load_and_delete
 from nnunet_lite.inference.export_queue import ExportQueue, export_case
 from nnunet_lite.inference.logit_prediction import PredictionSettings, Weights, predict_logits
 from nnunet_lite.inference.prediction_cases import Output, Source, array_cases, find_cases, is_done, output_folder
+from nnunet_lite.inference.reduced_prediction import CaseInBands, ReducedPrediction
 from nnunet_lite.models.checkpoint import load_weights
 from nnunet_lite.models.trained_model import Fold, TrainedModel
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
@@ -316,7 +317,7 @@ class nnUNetPredictor:
         """Predict one array (c, d0, d1, d2) in this process; labels, or (labels, probabilities), or None if written."""
         case = CaseToPredict("image", input_image, segmentation_previous_stage, image_properties, output_file_truncated)
         item = preprocess_case(case, self._documents(), self.verbose_preprocessing)
-        logits = self._predict_item(case.name, item)
+        logits = self._predict_item(case.name, item, save_or_return_probabilities)
         with num_threads(num_compute_threads()):
             return export_case(
                 logits, item["data_properties"], self._documents(), output_file_truncated, save_or_return_probabilities
@@ -336,7 +337,10 @@ class nnUNetPredictor:
         return self._predict(input_image, (None,))
 
     def _predict(self, data: Tensor, members: Sequence[Weights | None], name: str = "") -> Tensor:
-        settings = PredictionSettings(
+        return predict_logits(self.network, data, self._settings(), members, self._load, self.allow_tqdm, name)
+
+    def _settings(self) -> PredictionSettings:
+        return PredictionSettings(
             patch_size=tuple(self.configuration_manager.patch_size),
             tile_step_size=self.tile_step_size,
             use_gaussian=self.use_gaussian,
@@ -347,7 +351,6 @@ class nnUNetPredictor:
             autocast_dtype=self.autocast_dtype,
             dtype_of_sums=self.dtype_of_sums,
         )
-        return predict_logits(self.network, data, settings, members, self._load, self.allow_tqdm, name)
 
     def _members(self) -> Sequence[Weights | None]:
         """Weights of each member, or one None: the network as it is."""
@@ -413,7 +416,7 @@ class nnUNetPredictor:
                 try:
                     if isinstance(item, Exception):
                         raise item
-                    logits = self._predict_item(name, item)
+                    logits = self._predict_item(name, item, save_probabilities)
                 except StorageError:
                     raise
                 except Exception as error:
@@ -424,10 +427,14 @@ class nnUNetPredictor:
         empty_cache(self.device)
         return results
 
-    def _predict_item(self, name: str, item: Mapping[str, Any]) -> Tensor:
+    def _predict_item(self, name: str, item: Mapping[str, Any], probabilities: bool) -> Tensor | ReducedPrediction:
+        """Logits of a preprocessed case, or at once what is made of them if they would be large."""
+        case = CaseInBands(name, item["data_properties"], self._documents(), item.get("ofile"), probabilities)
+        data, members = _as_tensor(item["data"]), self._members()
         try:
             with torch.inference_mode():
-                return self._predict(_as_tensor(item["data"]), self._members(), name)
+                reduced = case.predict(self.network, data, self._settings(), members, self._load, self.allow_tqdm)
+                return self._predict(data, members, name) if reduced is None else reduced
         except NumericalError as error:
             raise NumericalError(f"{name}: {error}") from error
 
