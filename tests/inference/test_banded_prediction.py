@@ -12,7 +12,8 @@ from torch import nn
 from nnunet_lite.exceptions import NumericalError
 from nnunet_lite.inference import banded_prediction
 from nnunet_lite.inference.banded_prediction import RollingSums, predict_in_bands
-from nnunet_lite.inference.logit_prediction import PredictionSettings, predict_logitsfrom nnunet_lite.utilities.device import num_threads
+from nnunet_lite.inference.logit_prediction import PredictionSettings, predict_logits
+from nnunet_lite.utilities.device import num_threads
 
 HEADS = 3
 
@@ -27,9 +28,9 @@ def one_thread() -> Iterator[None]:
 def network(axes: int) -> nn.Module:
     torch.manual_seed(0)
     convolution = nn.Conv2d if axes == 2 else nn.Conv3d
-    return nn.Sequential(convolution(2, 4, 3, padding=1), nn.ReLU(), convolution(4, HEADS, 3, padding=1)).requires_grad_(
-        False
-    )
+    return nn.Sequential(
+        convolution(2, 4, 3, padding=1), nn.ReLU(), convolution(4, HEADS, 3, padding=1)
+    ).requires_grad_(False)
 
 
 def settings(**changes: Any) -> PredictionSettings:
