@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def _predict(
         "seconds": round(found.seconds, 1),
         "peak MiB": round(found.peak / MIB),
         "phases": {phase: round(value, 1) for phase, value in phases.items()} if args.workers == 0 else {},
-        "labels": sorted(int(value) for value in _values(output / f"slide{args.ending}", args.ending)),
+        **_labels(output / f"slide{args.ending}", args.ending),
     }
 
 
@@ -86,8 +87,10 @@ def _reader(ending: str) -> BaseReaderWriter:
     return find_reader_writer(READERS[ending])()
 
 
-def _values(file: Path, ending: str) -> Any:
-    return np.flatnonzero(np.bincount(_reader(ending).read_seg(str(file))[0].ravel()[::7]))
+def _labels(file: Path, ending: str) -> dict[str, int]:
+    """How many labels there are, and a checksum of the map: the same with bands and without."""
+    labels = _reader(ending).read_seg(str(file))[0]
+    return {"labels": int(np.count_nonzero(np.bincount(labels.ravel()))), "checksum": zlib.crc32(labels.tobytes())}
 
 
 def _write_image(file: Path, size: int, ending: str) -> None:

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from nnunet_lite.cli.inference import predict_from_modelfolder_entry
@@ -54,6 +55,9 @@ def main() -> None:
     start = time.perf_counter()
     predict_from_modelfolder_entry(sys.argv[2:])
     seconds["whole"] = time.perf_counter() - start
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    seconds["VmHWM MiB"] = next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
     print(json.dumps(seconds))
 
 

@@ -28,7 +28,9 @@ from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.interpolation import InterpolationPlan
 from nnunet_lite.utilities.files import save_pickle, scratch_array
 from nnunet_lite.utilities.logging import logger
-from nnunet_lite.utilities.memory import format_size
+from nnunet_lite.utilities.memory import available_memory, format_size
+
+_SHARE = 6  # of the memory available: reduction needs copies of the logits besides
 
 
 class ReducedPrediction(NamedTuple):
@@ -83,7 +85,7 @@ class CaseInBands(NamedTuple):
         plans_manager, configuration = PlansManager(self.documents.plans), self.documents.configuration
         label_manager = plans_manager.get_label_manager(self.documents.dataset_json)
         size = bytes_of_sums(image.shape[1:], settings, len(members))
-        if image.ndim != 4 or size <= BANDED_PREDICTION_BYTES or type(label_manager) is not LabelManager:
+        if image.ndim != 4 or size <= _most_bytes_of_sums() or type(label_manager) is not LabelManager:
             return None
         plan = linear_plan(plans_manager, configuration, self.properties, image.shape[1:])
         if plan is None:
@@ -127,6 +129,11 @@ class CaseInBands(NamedTuple):
             del probabilities
         save_pickle(dict(self.properties), f"{self.output}.pkl")
         return ReducedPrediction(labels)
+
+
+def _most_bytes_of_sums() -> int:
+    """Sums up to this size are held for the whole image."""
+    return min(BANDED_PREDICTION_BYTES, available_memory() // _SHARE)
 
 
 def bytes_of_sums(image_size: Sequence[int], settings: PredictionSettings, members: int) -> int:

@@ -193,3 +193,12 @@ def test_small_images_are_held_as_a_whole(in_bands, monkeypatch, caplog):
     with caplog.at_level("INFO"):
         model.predict_single_npy_array(values, properties)
     assert calls == [False] and "in bands" in caplog.text
+
+
+def test_little_memory_lowers_the_limit(in_bands, monkeypatch):
+    values, properties = image((8, 19, 14), [1.0, 1, 1])
+    calls = in_bands()
+    monkeypatch.setattr(reduced_prediction, "BANDED_PREDICTION_BYTES", 2**30)
+    monkeypatch.setattr(reduced_prediction, "available_memory", lambda: 60_000)
+    predictor(DEEP, [1.0] * 3).predict_single_npy_array(values, properties)
+    assert calls == [False]
