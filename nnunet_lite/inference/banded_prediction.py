@@ -54,10 +54,12 @@ class RollingSums:
 
     def reach(self, stop: int) -> Tensor:
         """The band from `first` to `stop` at least; what is new in it is zero."""
-        missing = stop - self.first - self._band.shape[self._axis]
-        if missing > 0:
-            shape = (*self._shape[: self._axis], missing, *self._shape[self._axis + 1 :])
-            self._band = torch.cat([self._band, self._band.new_zeros(shape)], self._axis)
+        held = self._band.shape[self._axis]
+        if stop - self.first > held:
+            shape = (*self._shape[: self._axis], stop - self.first, *self._shape[self._axis + 1 :])
+            longer = self._band.new_zeros(shape)
+            longer.narrow(self._axis, 0, held).copy_(self._band)
+            self._band = longer
         return self._band
 
     def part(self, start: int, stop: int) -> Tensor:
@@ -100,8 +102,8 @@ def predict_in_bands(
     while True:
         try:
             with tqdm(desc=name or None, disable=not show_progress, leave=False, unit="tile") as bar:
-                bands = _Bands(network, image.float(), settings, members, load, lines)
-                _hand_on(bands.run(bar), start(), in_background=settings.device.type != "cpu")
+                finished = _Bands(network, image.float(), settings, members, load, lines).run(bar)
+                _hand_on(finished, start(), in_background=settings.device.type != "cpu")
             return
         except torch.cuda.OutOfMemoryError:
             empty_cache(settings.device)

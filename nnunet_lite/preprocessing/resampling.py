@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _Slice = NDArray[Any]
-_LARGE_SLICE = 2**26  # voxels; larger ones (of slides, say) are resized block by block
+_LARGE_SLICE = 2**24  # voxels; larger ones (of slides, say) are resized block by block
 _ROWS = 64  # of a block where rows are only selected
 _ORDER_OF_MODE = {"nearest": 0, "nearest-exact": 0, "linear": 1, "bilinear": 1, "trilinear": 1}
 
