@@ -20,6 +20,8 @@ from __future__ import annotations
 class nnUNetError(RuntimeError):
     """Base of all errors a user can do something about; the message is complete in itself."""
 
+    failed_cases: tuple[str, ...] = ()  # where only these failed and all others were done
+
 
 class ArgumentError(nnUNetError, ValueError):
     """A flag or argument that cannot work as given."""

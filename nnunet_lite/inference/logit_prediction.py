@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.inference.sliding_window_prediction import (
@@ -24,6 +23,17 @@ from nnunet_lite.utilities.device import autocast, empty_cache
 from nnunet_lite.utilities.logging import logger
 
 Weights = Mapping[str, Any]  # of a network, by name
+
+
+class Progress(Protocol):
+    """What counts tiles: a tqdm bar, or the bar over all cases."""
+
+    def reset(self, total: float | None = None) -> None:
+        """An image of so many tiles begins."""
+
+    def update(self, n: float | None = 1) -> object:
+        """So many of them are done."""
+
 
 _VOXELS_PER_PASS = {"cuda": 2**22, "mps": 2**20, "cpu": 2**15}  # of all tiles and mirrored copies of a pass
 _IMAGES_PER_PASS = 32
@@ -84,8 +94,7 @@ def predict_logits(
     settings: PredictionSettings,
     members: Sequence[Weights | None] = (None,),
     load: Callable[[Weights | None], None] = lambda member: None,
-    show_progress: bool = False,
-    name: str = "",
+    bar: Progress | None = None,
 ) -> Tensor:
     """Mean logits over the members of an ensemble.
 
@@ -95,7 +104,7 @@ def predict_logits(
         settings: see there.
         members: given to `load` one after the other.
         load: puts the weights of a member into the network.
-        show_progress: a bar over the tiles, labelled with `name`.
+        bar: is told the number of tiles, and of those done; told anew where it starts over.
 
     Returns:
         (heads, x, y, z) in half precision on the CPU.
@@ -111,8 +120,7 @@ def predict_logits(
     network = network.to(settings.device).eval()
     while True:
         try:
-            with tqdm(desc=name or None, disable=not show_progress, leave=False, unit="tile") as bar:
-                logits = _mean_over_members(network, image.float(), settings, members, load, bar)
+            logits = _mean_over_members(network, image.float(), settings, members, load, bar)
         except torch.cuda.OutOfMemoryError:
             empty_cache(settings.device)
             frugal = settings.for_less_memory()
@@ -132,14 +140,15 @@ def _mean_over_members(
     settings: PredictionSettings,
     members: Sequence[Weights | None],
     load: Callable[[Weights | None], None],
-    bar: Any,
+    bar: Progress | None,
 ) -> Tensor:
     axes = mirror_combinations(settings.mirroring_axes)
     image, original = pad_to_tile(image.to(settings.device_of_sums), settings.patch_size)
     sliding = SlidingWindow.over(
         image.shape[1:], settings.patch_size, settings.tile_step_size, settings.use_gaussian, settings.device_of_sums
     )
-    bar.reset(total=len(sliding.windows) * len(members))
+    if bar is not None:
+        bar.reset(total=len(sliding.windows) * len(members))
     dtype = settings.dtype_of_sums
     weight = sliding.total_weight(dtype)
     means: Tensor | None = None
@@ -154,7 +163,7 @@ def _mean_over_members(
                 lambda tiles: predict_mirrored(network, tiles, axes, settings.limit),
                 device=settings.device,
                 tiles_per_pass=max(1, settings.limit // len(axes)),
-                on_tile=bar.update,
+                on_tile=bar.update if bar is not None else lambda count: None,
             )
         logits = weighted_mean(total, weight, original)
         means = logits if means is None else means.add_(logits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,31 +10,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from nnunet_lite.configuration import compile_requested, num_compute_threads, num_processes_default
-from nnunet_lite.exceptions import ArgumentError, NumericalError, StorageError
-from nnunet_lite.inference.data_iterators import (
-    CaseToPredict,
-    ModelDocuments,
-    preprocess_case,
-    preprocessed_cases,
-    worthwhile_processes,
-)
+from nnunet_lite.exceptions import ArgumentError, NumericalError
+from nnunet_lite.inference.case_resources import Demand, Network
+from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, preprocess_case, preprocessed_cases
 from nnunet_lite.inference.export_prediction import load_and_delete
-from nnunet_lite.inference.export_queue import ExportQueue, export_case
-from nnunet_lite.inference.logit_prediction import PredictionSettings, Weights, predict_logits
-from nnunet_lite.inference.prediction_cases import Output, Source, array_cases, find_cases, is_done, output_folder
-from nnunet_lite.inference.reduced_prediction import CaseInBands, ReducedPrediction
+from nnunet_lite.inference.export_queue import export_case
+from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, Weights, predict_logits
+from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
+from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline
+from nnunet_lite.inference.prediction_request import requested_cases
+from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 from nnunet_lite.models.checkpoint import load_weights
 from nnunet_lite.models.trained_model import Fold, TrainedModel
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.device import can_compile, empty_cache, num_threads, resolve_precision
-from nnunet_lite.utilities.files import PathLike, save_json
-from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.parallel import WorkerPool
-from nnunet_lite.utilities.parts import check_part
 
 
 class nnUNetPredictor:
@@ -53,7 +48,7 @@ class nnUNetPredictor:
         precision: float32, bf16, fp16; auto is fp16 on CUDA and float32 elsewhere.
         dtype_of_sums: what weighted sums over tiles are rounded to. Half precision, as upstream's, decides near-ties
             as upstream does and takes half the memory; sums that overflow are formed again in float32.
-        max_ram: bytes that background preprocessing may take (default: 80 % of what is available).
+        max_ram: bytes that the prediction of files may take in all its processes (default: 80 % of what is free).
     """
 
     plans_manager: PlansManager
@@ -211,10 +206,9 @@ class nnUNetPredictor:
             "num_parts": num_parts,
             "part_id": part_id,
         }
-        cases = self._cases(arguments)
-        if not cases:
-            return None
-        return self._predict_cases(cases, save_probabilities, npp, nps)
+        self.configuration_manager.require_classes()
+        cases, done = requested_cases(arguments, self._documents())
+        return self._predict_cases(cases, save_probabilities, npp, nps, done) if cases else None
 
     def predict_from_files_sequential(
         self,
@@ -280,9 +274,8 @@ class nnUNetPredictor:
             properties_or_list_of_properties,
             truncated_ofname,
         )
-        processes = min(num_processes, len(cases))
-        with tempfile.TemporaryDirectory() as folder, WorkerPool(processes, max_ram=self.max_ram) as pool:
-            for _, item in preprocessed_cases(cases, self._documents(), pool, processes, folder):
+        with WorkerPool(min(num_processes, len(cases)), max_ram=self.max_ram) as pool:
+            for _, item in preprocessed_cases(cases, [Demand()] * len(cases), self._documents(), pool):
                 if isinstance(item, Exception):
                     raise item
                 yield {**item, "data": _as_tensor(item["data"])}
@@ -304,7 +297,10 @@ class nnUNetPredictor:
             for number, item in enumerate(data_iterator)
         )
         nps = num_processes_segmentation_export
-        return self._predict_stream(stream, save_probabilities, num_processes_default() if nps is None else nps)
+        nps = num_processes_default() if nps is None else nps
+        results = self._pipeline(save_probabilities, 0, nps).run_stream(stream)
+        empty_cache(self.device)
+        return results
 
     def predict_single_npy_array(
         self,
@@ -317,7 +313,7 @@ class nnUNetPredictor:
         """Predict one array (c, d0, d1, d2) in this process; labels, or (labels, probabilities), or None if written."""
         case = CaseToPredict("image", input_image, segmentation_previous_stage, image_properties, output_file_truncated)
         item = preprocess_case(case, self._documents(), self.verbose_preprocessing)
-        logits = self._predict_item(case.name, item, save_or_return_probabilities)
+        logits = self._predict_item(case.name, item)
         with num_threads(num_compute_threads()):
             return export_case(
                 logits, item["data_properties"], self._documents(), output_file_truncated, save_or_return_probabilities
@@ -336,21 +332,25 @@ class nnUNetPredictor:
         """As `predict_logits_from_preprocessed_data`, with the weights that the network has now."""
         return self._predict(input_image, (None,))
 
-    def _predict(self, data: Tensor, members: Sequence[Weights | None], name: str = "") -> Tensor:
-        return predict_logits(self.network, data, self._settings(), members, self._load, self.allow_tqdm, name)
-
-    def _settings(self) -> PredictionSettings:
-        return PredictionSettings(
+    def _predict(self, data: Tensor, members: Sequence[Weights | None], progress: Progress | None = None) -> Tensor:
+        settings = PredictionSettings(
             patch_size=tuple(self.configuration_manager.patch_size),
             tile_step_size=self.tile_step_size,
             use_gaussian=self.use_gaussian,
-            mirroring_axes=self.allowed_mirroring_axes if self.use_mirroring else None,
+            mirroring_axes=self._mirroring_axes(),
             heads=self.label_manager.num_segmentation_heads,
             device=self.device,
             sums_on_device=self.perform_everything_on_device,
             autocast_dtype=self.autocast_dtype,
             dtype_of_sums=self.dtype_of_sums,
         )
+        if progress is not None:
+            return predict_logits(self.network, data, settings, members, self._load, progress)
+        with tqdm(disable=None if self.allow_tqdm else True, leave=False, unit="tile") as bar:  # None: no terminal
+            return predict_logits(self.network, data, settings, members, self._load, bar)
+
+    def _mirroring_axes(self) -> tuple[int, ...] | None:
+        return self.allowed_mirroring_axes if self.use_mirroring else None
 
     def _members(self) -> Sequence[Weights | None]:
         """Weights of each member, or one None: the network as it is."""
@@ -361,80 +361,38 @@ class nnUNetPredictor:
             load_weights(self.network, member)
             self._loaded = member
 
-    def _cases(self, arguments: Mapping[str, Any]) -> list[CaseToPredict]:
-        """The cases left to do; everything is checked before anything is written."""
-        self.configuration_manager.require_classes()
-        part = check_part(arguments["num_parts"], arguments["part_id"])
-        ending = self.dataset_json["file_ending"]
-        source = arguments["list_of_lists_or_source_folder"]
-        output = arguments["output_folder_or_list_of_truncated_output_files"]
-        previous = arguments["folder_with_segs_from_prev_stage"]
-        stage = self.configuration_manager.previous_stage_name
-        if stage is not None and previous is None:
-            raise ArgumentError(
-                f"This configuration is the second stage of a cascade: predict the same images with {stage} first, "
-                "then name that folder with -prev_stage_predictions"
-            )
-        cases = find_cases(source, output, self.dataset_json, previous if stage is not None else None)
-        cases = part.of(cases)
-        folder = output_folder(output, ending)
-        if folder is not None:
-            save_json(dict(arguments), folder / "predict_from_raw_data_args.json")
-            save_json(self.dataset_json, folder / "dataset.json", sort_keys=False)
-            save_json(self.plans_manager.plans, folder / "plans.json", sort_keys=False)
-        if not arguments["overwrite"]:
-            reader = self.plans_manager.image_reader_writer_class()
-            left = [case for case in cases if not is_done(case, ending, reader, arguments["save_probabilities"])]
-            if len(left) < len(cases):
-                logger.info("%d of %d cases are predicted already", len(cases) - len(left), len(cases))
-            cases = left
-        return cases
-
     def _documents(self) -> ModelDocuments:
         return ModelDocuments(self.plans_manager.plans, self.configuration_manager, self.dataset_json)
 
-    def _predict_cases(self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int) -> list[Any]:
-        self.configuration_manager.require_classes()
-        heads = self.label_manager.num_segmentation_heads
-        npp, nps = worthwhile_processes(npp, nps, cases, self._documents(), heads)
-        processes = min(npp, len(cases))
-        with (
-            tempfile.TemporaryDirectory(prefix="nnunet_lite-") as folder,
-            WorkerPool(processes, max_ram=self.max_ram) as pool,
-        ):
-            stream = preprocessed_cases(cases, self._documents(), pool, processes, folder, self.verbose_preprocessing)
-            return self._predict_stream(stream, save_probabilities, min(nps, len(cases)))
-
-    def _predict_stream(
-        self, stream: Iterable[tuple[str, Mapping[str, Any] | Exception]], save_probabilities: bool, nps: int
+    def _predict_cases(
+        self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int, done_before: int = 0
     ) -> list[Any]:
-        """Predict cases as they come and export them in the background; failed cases are reported at the end."""
-        with ExportQueue(self._documents(), save_probabilities, nps) as queue:
-            for name, item in stream:
-                if self.verbose:
-                    logger.info("Predicting %s", name)
-                try:
-                    if isinstance(item, Exception):
-                        raise item
-                    logits = self._predict_item(name, item, save_probabilities)
-                except StorageError:
-                    raise
-                except Exception as error:
-                    queue.fail(name, error)
-                else:
-                    queue.submit(name, logits, item["data_properties"], item.get("ofile"))
-            results = queue.results()
+        self.configuration_manager.require_classes()
+        results = self._pipeline(save_probabilities, npp, nps).run(cases, done_before)
         empty_cache(self.device)
         return results
 
-    def _predict_item(self, name: str, item: Mapping[str, Any], probabilities: bool) -> Tensor | ReducedPrediction:
-        """Logits of a preprocessed case, or at once what is made of them if they would be large."""
-        case = CaseInBands(name, item["data_properties"], self._documents(), item.get("ofile"), probabilities)
-        data, members = _as_tensor(item["data"]), self._members()
+    def _pipeline(self, save_probabilities: bool, npp: int, nps: int) -> PredictionPipeline:
+        settings = PipelineSettings(
+            save_probabilities,
+            npp,
+            nps,
+            self.max_ram,
+            self.tile_step_size,
+            len(mirror_combinations(self._mirroring_axes())),
+            self.allow_tqdm,
+            self.verbose,
+            self.verbose_preprocessing,
+        )
+        heads = self.label_manager.num_segmentation_heads
+        network = Network(heads, len(self._members()), not self.perform_everything_on_device)
+        return PredictionPipeline(self._documents(), network, self._predict_item, settings)
+
+    def _predict_item(self, name: str, item: Item, progress: Progress | None = None) -> Tensor:
+        """Logits of a preprocessed case: what the pipeline calls the network."""
         try:
             with torch.inference_mode():
-                reduced = case.predict(self.network, data, self._settings(), members, self._load, self.allow_tqdm)
-                return self._predict(data, members, name) if reduced is None else reduced
+                return self._predict(_as_tensor(item["data"]), self._members(), progress)
         except NumericalError as error:
             raise NumericalError(f"{name}: {error}") from error
 

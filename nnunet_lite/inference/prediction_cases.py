@@ -43,17 +43,22 @@ def find_cases(
     _check_channels(dict(zip(names, files, strict=True)), dataset_json)
     cases = []
     for name, images, target in zip(names, files, outputs, strict=True):
-        previous = None
-        if previous_stage_folder is not None:
-            stem = name if target is None else Path(target).name
-            previous = str(Path(previous_stage_folder) / f"{stem}{ending}")
-            if not Path(previous).is_file():
-                raise DatasetError(
-                    f"{name}: the previous stage's segmentation {previous} does not exist; predict it "
-                    "first with the configuration before this one"
-                )
-        cases.append(CaseToPredict(name, images, previous, None, target))
+        cases.append(CaseToPredict(name, images, None, None, target))
+    if previous_stage_folder is not None:
+        cases = [with_previous_stage(case, previous_stage_folder, ending) for case in cases]
     return cases
+
+
+def with_previous_stage(case: CaseToPredict, folder: PathLike, ending: str) -> CaseToPredict:
+    """The case with the previous stage's segmentation, `CASE.ending` in `folder`. Raises DatasetError without one."""
+    stem = case.name if case.output is None else Path(case.output).name
+    file = Path(folder) / f"{stem}{ending}"
+    if not file.is_file():
+        raise DatasetError(
+            f"{case.name}: the previous stage's segmentation {file} does not exist; predict it first with the "
+            "configuration before this one"
+        )
+    return case._replace(previous=str(file))
 
 
 def array_cases(images: Any, previous: Any, properties: Any, outputs: Any) -> list[CaseToPredict]:

@@ -18,21 +18,23 @@ PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The torch device of a -device flag.
+    """The torch device of a -device flag; auto is an NVIDIA GPU if there is one, else an Apple GPU, else the CPU.
 
     Raises:
         ArgumentError: an unknown name, or a device this machine does not have.
     """
     if isinstance(device, torch.device):
         return device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device not in ("cpu", "cuda", "mps"):
         raise ArgumentError(
-            f"-device {device!r}: expected cpu, cuda or mps "
+            f"-device {device!r}: expected cpu, cuda, mps or auto "
             "(choose one of several GPUs with CUDA_VISIBLE_DEVICES, not here)"
         )
     if device == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(
-            "-device cuda, but PyTorch sees no CUDA GPU here; use -device cpu, "
+            "-device cuda, but PyTorch sees no CUDA GPU here; use -device cpu (or auto: the best there is), "
             "or check the driver and that a CUDA build of PyTorch is installed"
         )
     if device == "mps" and not torch.backends.mps.is_available():

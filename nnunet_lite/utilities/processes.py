@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import NoReturn
 
+_SIGNALLED = 128  # exit codes of processes that end because of a signal, plus its number
 _environment_lock = threading.Lock()
 _OF_THE_GROUP = {  # signals that terminals and schedulers send to all processes at once
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
@@ -64,6 +66,15 @@ def leave_ctrl_c_to_parent() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_GROUP)
 
 
+def unwind_on_sigterm() -> None:
+    """Let SIGTERM end this worker through the normal way out, so that files half-written are removed."""
+    signal.signal(signal.SIGTERM, _unwind)
+
+
+def _unwind(number: int, frame: object) -> NoReturn:
+    raise SystemExit(_SIGNALLED + number)
+
+
 def end_with_parent() -> None:
     """Let this worker end as soon as its parent is gone, whatever the worker is doing and however the parent ended."""
     parent = multiprocessing.parent_process()
@@ -74,11 +85,16 @@ def end_with_parent() -> None:
 def _watch(sentinel: int) -> None:
     wait([sentinel])
     time.sleep(0.2)  # let an orderly end come first
+    if signal.getsignal(signal.SIGTERM) is _unwind:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
     os._exit(1)
 
 
 def describe_exit(exitcode: int | None) -> str:
     """Why a process ended, in a few words."""
+    if exitcode is not None and exitcode > _SIGNALLED and exitcode - _SIGNALLED in list(signal.Signals):
+        exitcode = _SIGNALLED - exitcode  # it left in its own way, as `unwind_on_sigterm` lets it
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     name = signal.Signals(-exitcode).name
