@@ -110,6 +110,11 @@ def compile_requested(default: bool) -> bool:
     return default if text is None else text.strip().lower() in _TRUE
 
 
+def channels_last_requested(default: bool) -> bool:
+    """Whether predictions on a GPU lay channels innermost in memory (nnUNet_channels_last); CPUs choose themselves."""
+    return switch("nnUNet_channels_last", default)
+
+
 def foreign_architectures_allowed() -> bool:
     """Opt-in to plans that name network classes outside the allow-list (nnUNet_allow_foreign_architectures)."""
     return switch("nnUNet_allow_foreign_architectures", False)

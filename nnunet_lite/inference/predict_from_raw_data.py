@@ -16,9 +16,10 @@ from nnunet_lite.configuration import compile_requested, num_compute_threads, nu
 from nnunet_lite.exceptions import ArgumentError, NumericalError
 from nnunet_lite.inference.case_resources import Demand, Network
 from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, preprocess_case, preprocessed_cases
+from nnunet_lite.inference.device_memory import DeviceMemory, Weights
 from nnunet_lite.inference.export_prediction import load_and_delete
 from nnunet_lite.inference.export_queue import export_case
-from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, Weights, predict_logits
+from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, predict_logits
 from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
 from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline
 from nnunet_lite.inference.prediction_request import requested_cases
@@ -47,7 +48,7 @@ class nnUNetPredictor:
         allow_tqdm: show progress bars.
         precision: float32, bf16, fp16; auto is fp16 on CUDA and float32 elsewhere.
         dtype_of_sums: what weighted sums over tiles are rounded to. Half precision, as upstream's, decides near-ties
-            as upstream does and takes half the memory; sums that overflow are formed again in float32.
+            as upstream does and takes half the memory; sums cannot overflow, whatever the logits.
         max_ram: bytes that the prediction of files may take in all its processes (default: 80 % of what is free).
     """
 
@@ -157,6 +158,7 @@ class nnUNetPredictor:
         self.trainer_name = trainer_name
         self.allowed_mirroring_axes = inference_allowed_mirroring_axes
         self._loaded = None
+        self._memory = DeviceMemory()
         self.network = network
         if compile_requested(False) and not hasattr(network, "_orig_mod") and can_compile(self.device):
             self.network = cast("nn.Module", torch.compile(network))
@@ -343,6 +345,7 @@ class nnUNetPredictor:
             sums_on_device=self.perform_everything_on_device,
             autocast_dtype=self.autocast_dtype,
             dtype_of_sums=self.dtype_of_sums,
+            memory=self._memory,
         )
         if progress is not None:
             return predict_logits(self.network, data, settings, members, self._load, progress)

@@ -16,6 +16,14 @@ from nnunet_lite.utilities.logging import logger
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+_OUT_OF_MEMORY = (  # of a CPU, of an Apple GPU, of cuDNN; what torch raises for them has no type of its own
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "MPS backend out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA out of memory",
+)
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """The torch device of a -device flag; auto is an NVIDIA GPU if there is one, else an Apple GPU, else the CPU.
@@ -103,6 +111,21 @@ def empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, of a device or of this machine."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be taken on a GPU, those that torch keeps for itself included; None where nobody says."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 @cache
