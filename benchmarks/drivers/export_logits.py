@@ -1,4 +1,4 @@
-"""Run by either interpreter: export logits of a torso case once; seconds and memory above the logits as JSON."""
+"""Run by either interpreter: export logits once; seconds and memory above the logits as JSON."""
 
 from __future__ import annotations
 
@@ -34,23 +34,32 @@ def smooth_logits(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 
 def main() -> None:
-    """usage: export_logits.py PACKAGE PLANS DATASET_JSON JOB_JSON OUTPUT_NPY."""
-    package, plans, dataset_json, job_file, output = sys.argv[1:]
+    """usage: export_logits.py PACKAGE PLANS DATASET_JSON JOB_JSON OUTPUT (path without file ending)."""
+    package, plans, dataset_json_file, job_file, output = sys.argv[1:]
     job = json.loads(Path(job_file).read_text())
     handler = importlib.import_module(PLANS_MANAGER[package])
     export = importlib.import_module(f"{package}.inference.export_prediction")
     manager = handler.PlansManager(json.loads(Path(plans).read_text()))
     configuration = manager.get_configuration(job["configuration"])
-    labels = manager.get_label_manager(json.loads(Path(dataset_json).read_text()))
+    dataset_json = json.loads(Path(dataset_json_file).read_text())
+    dataset_json["labels"] = job.get("labels", dataset_json["labels"])
+    torch.set_num_threads(job["threads"])
     logits = smooth_logits(tuple(job["shape"]), getattr(torch, job["dtype"]))
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
-    before, start = status("VmRSS"), time.perf_counter()
-    segmentation = export.convert_predicted_logits_to_segmentation_with_correct_shape(
-        logits, manager, configuration, labels, job["properties"]
-    )
-    seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "bytes": status("VmHWM") - before, "shape": list(segmentation.shape)}))
-    np.save(output, np.asarray(segmentation))
+    before, start, used = status("VmRSS"), time.perf_counter(), time.process_time()
+    if job["probabilities"]:
+        export.export_prediction_from_logits(
+            logits, job["properties"], configuration, manager, dataset_json, output, True, job["threads"]
+        )
+    else:
+        labels = manager.get_label_manager(dataset_json)
+        segmentation = export.convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits, manager, configuration, labels, job["properties"], False, job["threads"]
+        )
+    found = {"seconds": time.perf_counter() - start, "bytes": status("VmHWM") - before}
+    print(json.dumps({**found, "processor": time.process_time() - used}))
+    if not job["probabilities"]:
+        np.save(f"{output}.npy", np.asarray(segmentation))
 
 
 if __name__ == "__main__":

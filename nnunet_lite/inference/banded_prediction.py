@@ -9,33 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from nnunet_lite.exceptions import NumericalError
-from nnunet_lite.inference.logit_prediction import PredictionSettings, Weights
+from nnunet_lite.inference.device_memory import Weights, bytes_of_sums
+from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress
 from nnunet_lite.inference.sliding_window_prediction import (
+    HALF_MAX,
     SlidingWindow,
     Window,
     add_predictions,
-    all_finite,
+    bounding_scale,
     pad_to_tile,
 )
-from nnunet_lite.inference.test_time_augmentation import mirror_combinations, predict_mirrored
-from nnunet_lite.utilities.device import autocast, empty_cache
-from nnunet_lite.utilities.logging import logger
+from nnunet_lite.inference.test_time_augmentation import mirror_combinations
+from nnunet_lite.utilities.device import is_out_of_memory
 
 Receiver = Callable[[int, Tensor], None]  # number of the slice (0 where bands are planes), finished logits
 
-_HALF_MAX = 65504.0
 _PIECE = 2**24  # logits that are divided, rounded and handed on at once: 32 MiB in half precision
-
-
-class _Overflow(Exception):
-    """Sums in half precision left its range."""
 
 
 class RollingSums:
@@ -81,39 +75,44 @@ def predict_in_bands(
     start: Callable[[], Receiver],
     *,
     lines: bool,
-    show_progress: bool = False,
-    name: str = "",
+    bar: Progress | None = None,
 ) -> None:
     """Predict as `predict_logits` does, and hand the logits on in order instead of returning them.
 
     An ensemble's sums are held member by member for the band, and weights change once per member and band.
 
     Args:
-        network, image, settings, members, load, show_progress, name: as for `predict_logits`.
-        start: called at the start and whenever all must be done again, with smaller passes or in float32; what it
-            returns is called with the number of a slice and its next logits.
-        lines: a band is a range of lines of one slice, (heads, n, 1, z), which 2D tiles allow; else a range of planes
+        network, image, settings, members, load, bar: as for `predict_logits`.
+        start: called at the start, and again if all must be done anew with sums in main memory; what it returns is
+            called with the number of a slice and its next logits.
+        lines: a band is a range of lines of one slice, (heads, 1, n, z), which 2D tiles allow; else a range of planes
             of the volume, (heads, n, y, z). Both in half precision on the CPU.
 
     Raises:
         NumericalError: the network put out NaN or infinity; names the tile.
     """
-    network = network.to(settings.device).eval()
-    while True:
-        try:
-            with tqdm(desc=name or None, disable=not show_progress, leave=False, unit="tile") as bar:
-                finished = _Bands(network, image.float(), settings, members, load, lines).run(bar)
-                _hand_on(finished, start(), in_background=settings.device.type != "cpu")
-            return
-        except torch.cuda.OutOfMemoryError:
-            empty_cache(settings.device)
-            frugal = settings.for_less_memory()
-            if frugal is None:
-                raise
-            logger.warning("The GPU's memory does not suffice: one image per pass, sums on %s", frugal.device_of_sums)
-            settings = frugal
-        except _Overflow:
-            settings = replace(settings, dtype_of_sums=torch.float32)  # every output was finite: the sums overflowed
+    size = _bytes_of_band(image, settings, len(members), lines)
+    if settings.sums_on_device and not settings.memory.holds_sums(size, settings.device):
+        settings = replace(settings, sums_on_device=False)
+    try:
+        finished = _Bands(network, image.float(), settings, members, load, lines).run(bar)
+        _hand_on(finished, start(), in_background=settings.device.type != "cpu")
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or not settings.sums_on_device:
+            raise
+    settings.memory.refuse_sums(size, settings.device, "beside one image in the network")
+    settings = replace(settings, sums_on_device=False)
+    predict_in_bands(network, image, settings, members, load, start, lines=lines, bar=bar)
+
+
+def _bytes_of_band(image: Tensor, settings: PredictionSettings, members: int, lines: bool) -> int:
+    """About what lies beside the network: the image, and the sums of two tiles' height."""
+    axis = 2 if lines else 1
+    edges = list(image.shape)
+    tile = settings.patch_size[0] if lines or len(settings.patch_size) == 3 else 1
+    edges[axis] = min(edges[axis], 2 * tile)
+    return image.nbytes + bytes_of_sums(settings.heads * members, (0, *edges[1:]), settings.dtype_of_sums, 1)
 
 
 def _hand_on(finished: Iterator[tuple[int, Tensor]], receive: Receiver, in_background: bool) -> None:
@@ -163,16 +162,20 @@ class _Bands:
         self._axis = 1 if lines else 0  # of the spatial ones
 
     @torch.inference_mode()
-    def run(self, bar: Any) -> Iterator[tuple[int, Tensor]]:
+    def run(self, bar: Progress | None) -> Iterator[tuple[int, Tensor]]:
         """Yield finished logits in order, see `Receiver`."""
-        bar.reset(total=len(self._sliding.windows) * len(self._members))
+        if bar is not None:
+            bar.reset(total=len(self._sliding.windows) * len(self._members))
         settings, size = self._settings, self._sliding.image_size
         like = (self._axis + 1, settings.dtype_of_sums, settings.device_of_sums)
         totals = [RollingSums((settings.heads, *size), *like) for _ in self._members]
         weight = RollingSums((1, *size), *like)
+        weighed = 0  # windows whose weights are in the sum: all that touch the band, before any of its tiles is added
         groups = self._groups()
         for group, following in zip(groups, [*groups[1:], None], strict=True):
-            self._add(group, totals, weight, bar)
+            stop = max(window[self._axis].stop for window in group)
+            weighed = self._weigh(weighed, stop, weight)
+            self._add(group, stop, totals, weight, bar)
             end = size[self._axis] if following is None else following[0][self._axis].start
             yield from self._finish(end, totals, weight)
 
@@ -187,41 +190,52 @@ class _Bands:
         return groups
 
     @property
-    def _mirrorings(self) -> list[tuple[int, ...]]:
-        return mirror_combinations(self._settings.mirroring_axes)
-
-    @property
     def _tiles_per_pass(self) -> int:
-        return max(1, self._settings.limit // len(self._mirrorings))
+        return max(1, self._settings.limit // len(mirror_combinations(self._settings.mirroring_axes)))
 
-    def _add(self, windows: list[Window], totals: list[RollingSums], weight: RollingSums, bar: Any) -> None:
-        """Predict some tiles with every member and add them."""
-        first, stop = weight.first, max(window[self._axis].stop for window in windows)
-        moved = [
+    def _weigh(self, weighed: int, stop: int, weight: RollingSums) -> int:
+        """Add the weights of all tiles that begin before `stop`; returns the number of windows that are done."""
+        windows = self._sliding.windows
+        while weighed < len(windows) and windows[weighed][self._axis].start < stop:
+            (moved,) = self._moved(windows[weighed : weighed + 1], weight.first)
+            weight.reach(windows[weighed][self._axis].stop)[0][moved] += self._sliding.weights
+            weighed += 1
+        return weighed
+
+    def _moved(self, windows: Sequence[Window], first: int) -> list[Window]:
+        """Windows in a band that begins at `first`."""
+        return [
             tuple(
                 slice(part.start - first, part.stop - first) if axis == self._axis else part
                 for axis, part in enumerate(window)
             )
             for window in windows
         ]
+
+    def _add(
+        self, windows: list[Window], stop: int, totals: list[RollingSums], weight: RollingSums, bar: Progress | None
+    ) -> None:
+        """Predict some tiles with every member and add them."""
+        first, settings = weight.first, self._settings
         image = self._image.narrow(self._axis + 1, first, stop - first)
-        sliding = replace(self._sliding, image_size=tuple(image.shape[1:]), windows=moved)
-        weights = weight.reach(stop)[0]
-        for window in moved:
-            weights[window] += sliding.weights
-        settings, mirrorings = self._settings, self._mirrorings
+        sliding = replace(self._sliding, image_size=tuple(image.shape[1:]), windows=self._moved(windows, first))
+        scale = bounding_scale(weight.part(first, stop)[0]) if settings.dtype_of_sums == torch.float16 else None
         for member, total in zip(self._members, totals, strict=True):
+            if member is not None and len(self._members) > 1:
+                member = settings.memory.resident(member, settings.device)
             self._load(member)
             try:
-                with autocast(settings.device, settings.autocast_dtype):
+                with settings.network_passes(self._network) as predict:
                     add_predictions(
                         total.reach(stop),
                         image,
                         sliding,
-                        lambda tiles: predict_mirrored(self._network, tiles, mirrorings, settings.limit),
+                        predict,
                         device=settings.device,
-                        tiles_per_pass=self._tiles_per_pass,
-                        on_tile=bar.update,
+                        tiles_per_pass=predict.tiles_per_pass,
+                        on_tile=bar.update if bar is not None else lambda count: None,
+                        scale=scale,
+                        repeat=predict.in_float32 if settings.autocast_dtype is not None else None,
                     )
             except NumericalError as error:
                 raise NumericalError(f"{error} (axis {self._axis} of this part begins at {first})") from error
@@ -229,8 +243,7 @@ class _Bands:
     def _finish(self, end: int, totals: list[RollingSums], weight: RollingSums) -> Iterator[tuple[int, Tensor]]:
         """Divide what no later tile touches and yield it without the padding."""
         for number, start, stop in self._originals(weight.first, end):
-            entry = totals[0].part(start, start + 1)
-            step = max(1, _PIECE // entry.numel())
+            step = max(1, _PIECE // totals[0].part(start, start + 1).numel())
             for low in range(start, stop, step):
                 high = min(low + step, stop)
                 yield number, self._mean([total.part(low, high) for total in totals], weight.part(low, high))
@@ -247,16 +260,21 @@ class _Bands:
                 yield number, start, stop
 
     def _mean(self, totals: list[Tensor], weight: Tensor) -> Tensor:
-        """The members' mean logits (heads, n, y, z), as `weighted_mean` and the sum over members have them."""
+        """The members' mean logits without padding, as `weighted_mean` and the sum over members have them."""
+        half = self._settings.dtype_of_sums == torch.float16
+        weight = weight.clone()
+        if half:
+            weight *= bounding_scale(weight)
         mean: Tensor | None = None
         for total in totals:
             logits = total.div_(weight)
+            if half:
+                logits.clamp_(-HALF_MAX, HALF_MAX)
             mean = logits if mean is None else mean.add_(logits)
         assert mean is not None
         if len(totals) > 1:
             mean.div_(len(totals))
         _, rows, columns = self._original
-        mean = mean[..., columns].transpose(1, 2) if self._lines_per_slice else mean[:, :, rows, columns]
-        if self._settings.dtype_of_sums != torch.float32 and not all_finite(mean):
-            raise _Overflow
-        return mean.clamp(-_HALF_MAX, _HALF_MAX).half().cpu()
+        mean = mean[..., columns] if self._lines_per_slice else mean[:, :, rows, columns]
+        mean = mean if half else mean.clamp_(-HALF_MAX, HALF_MAX)
+        return mean.to("cpu", torch.float16, copy=True)

@@ -5,18 +5,20 @@ Upstream's function names; the labels equal upstream's except at ties of floatin
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import DatasetError
+from nnunet_lite.inference.device_reduction import can_reduce_on_device, reduce_logits_on_device
 from nnunet_lite.inference.logit_reduction import is_linear, reduce_logits
+from nnunet_lite.inference.probability_channels import export_labels_and_probabilities
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
@@ -24,20 +26,11 @@ from nnunet_lite.preprocessing.geometry import network_spacing
 from nnunet_lite.preprocessing.interpolation import InterpolationPlan, interpolation_plan
 from nnunet_lite.preprocessing.resampling import resample_data_or_seg_to_shape, resample_torch_fornnunet
 from nnunet_lite.utilities.arrays import box_shape, slices
-from nnunet_lite.utilities.files import PathLike, atomic_path, load_json, save_pickle, scratch_array
+from nnunet_lite.utilities.files import PathLike, load_json, save_pickle, scratch_array
+from nnunet_lite.utilities.npz_stream import npz_stream
 
 Logits = torch.Tensor | NDArray[Any]
 Spacings = tuple[Sequence[float], Sequence[float]]  # of the logits, of the image; transposed order
-
-
-class ViewsInNetworkSpace(NamedTuple):
-    """Parts of arrays in image geometry, as the network sees them: transposed and cropped."""
-
-    labels: NDArray[Any]  # (x, y, z)
-    probabilities: NDArray[np.float32] | None  # (heads, x, y, z)
-
-
-_COMPRESSION = 1  # of probabilities: a third of the time of the default level for files a few percent larger
 
 
 def convert_predicted_logits_to_segmentation_with_correct_shape(
@@ -52,7 +45,8 @@ def convert_predicted_logits_to_segmentation_with_correct_shape(
     """Labels, and if asked for probabilities, in the geometry of the image (nnU-Net v2 2.8.1 behaviour).
 
     Args:
-        predicted_logits: (heads, x, y, z), transposed, cropped, at target spacing.
+        predicted_logits: (heads, x, y, z), transposed, cropped, at target spacing. Those on a GPU are resized and
+            reduced to labels there.
         plans_manager, configuration_manager, label_manager: of the model.
         properties_dict: of the case, as preprocessing left them.
         return_probabilities: hold the probabilities in memory as well.
@@ -91,8 +85,9 @@ def export_prediction_from_logits(
 ) -> None:
     """Write a case's segmentation; with probabilities also `.npz` (key `probabilities`) and `.pkl` (properties).
 
-    Each file appears complete or not at all, the segmentation last. Probabilities go through a temporary file beside
-    the output, so memory does not grow with the number of classes.
+    Each file appears complete or not at all, the segmentation last. Memory does not grow with the number of classes:
+    probabilities are written a channel at a time, those of a nonlinearity of one's own by way of a temporary file
+    beside the output.
 
     Args:
         predicted_array_or_file: (heads, x, y, z), or a `.npy` file of them, which is deleted when done.
@@ -106,14 +101,21 @@ def export_prediction_from_logits(
     labels = empty_labels(plans_manager, label_manager, properties_dict)
     with_context = (plans_manager, configuration_manager, label_manager, properties_dict, labels)
     if save_probabilities:
-        file = f"{output_file_truncated}.npz"
-        with scratch_array(file, (len(logits), *labels.shape), np.float32) as probabilities:
-            _export(logits, *with_context, probabilities, num_threads_torch)
-            save_probabilities_file(probabilities, file)
-            del probabilities
+        _export_with_probabilities_file(logits, *with_context, f"{output_file_truncated}.npz", num_threads_torch)
         save_pickle(dict(properties_dict), f"{output_file_truncated}.pkl")
     else:
         _export(logits, *with_context, None, num_threads_torch)
+    write_segmentation(labels, properties_dict, plans_manager, dataset_json, output_file_truncated)
+
+
+def write_segmentation(
+    labels: NDArray[Any],
+    properties_dict: Mapping[str, Any],
+    plans_manager: PlansManager,
+    dataset_json: Mapping[str, Any],
+    output_file_truncated: PathLike,
+) -> None:
+    """Write labels (d0, d1, d2) of an image with the model's writer."""
     file = f"{output_file_truncated}{dataset_json['file_ending']}"
     plans_manager.image_reader_writer_class().write_seg(labels, file, properties_dict)
 
@@ -146,7 +148,7 @@ def resample_and_save(
     spacing, _ = _spacings(plans_manager, configuration_manager, properties_dict)
     labels = np.empty(tuple(int(n) for n in target_shape), label_manager.output_dtype)
     resampled, plan = _prepare(logits, configuration_manager, labels.shape, (spacing, spacing))
-    reduce_logits(resampled, plan, label_manager, labels, threads=num_threads_torch)
+    reduce_logits(resampled.cpu(), plan, label_manager, labels, threads=num_threads_torch)
     (dataset_class or nnUNetDatasetBlosc2).save_seg(labels, output_file)
 
 
@@ -158,17 +160,14 @@ def empty_labels(
     return np.zeros(shape, label_manager.output_dtype)
 
 
-def save_probabilities_file(probabilities: NDArray[np.float32], file: PathLike) -> None:
+def save_probabilities_file(
+    probabilities: NDArray[np.float32], file: PathLike, num_threads_torch: int | None = None
+) -> None:
     """Write (heads, d0, d1, d2) as upstream's compressed `.npz`, a channel at a time."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": probabilities.shape}
-    with (
-        atomic_path(file) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive,
-        archive.open("probabilities.npy", "w", force_zip64=True) as member,
-    ):
-        np.lib.format.write_array_header_1_0(cast("Any", member), header)
+    threads = num_threads_torch or torch.get_num_threads()
+    with npz_stream(file, "probabilities", probabilities.shape, threads) as stream:
         for channel in probabilities:
-            member.write(np.ascontiguousarray(channel, "<f4").tobytes())
+            stream.write(channel)
 
 
 def load_and_delete(array_or_file: Logits | str) -> Logits:
@@ -198,9 +197,18 @@ def _export(
 ) -> None:
     """Write labels and probabilities (image geometry) through views in network geometry; no copy at full size."""
     inside = views_in_network_space(plans_manager, label_manager, properties, labels, probabilities)
-    spacings = _spacings(plans_manager, configuration_manager, properties)
-    logits, plan = _prepare(predicted_logits, configuration_manager, inside.labels.shape, spacings)
-    reduce_logits(logits, plan, label_manager, inside.labels, inside.probabilities, threads)
+    logits, plan = _to_image_shape(predicted_logits, plans_manager, configuration_manager, properties)
+    if logits.device.type == "cuda" and probabilities is None and can_reduce_on_device(label_manager):
+        reduce_logits_on_device(logits, plan, label_manager, inside.labels)
+    else:
+        reduce_logits(logits.cpu(), plan, label_manager, inside.labels, inside.probabilities, threads)
+
+
+class ViewsInNetworkSpace(NamedTuple):
+    """Parts of arrays in image geometry, as the network sees them: transposed and cropped."""
+
+    labels: NDArray[Any]  # (x, y, z)
+    probabilities: NDArray[np.float32] | None  # (heads, x, y, z)
 
 
 def views_in_network_space(
@@ -215,24 +223,14 @@ def views_in_network_space(
     Raises:
         DatasetError: the properties contradict each other.
     """
-    forward = list(plans_manager.transpose_forward)
-    box = properties["bbox_used_for_cropping"]
-    shape = tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"])
-    if box_shape(box) != shape:
-        raise DatasetError(
-            f"The properties of this case contradict each other: bbox_used_for_cropping {box} has not the shape "
-            f"{shape} of shape_after_cropping_and_before_resampling; preprocess it again"
-        )
-    labels_inside = labels.transpose(forward)[slices(box)]
-    probabilities_inside = None
-    if probabilities is not None:
-        if labels_inside.size < labels.size:
-            probabilities[:] = 0
-            if not label_manager.has_regions:
-                probabilities[0] = 1
-        inside: tuple[slice, ...] = (slice(None), *slices(box))
-        probabilities_inside = probabilities.transpose([0, *(axis + 1 for axis in forward)])[inside]
-    return ViewsInNetworkSpace(labels_inside, probabilities_inside)
+    inside = _inside(plans_manager, properties)
+    if probabilities is None:
+        return ViewsInNetworkSpace(inside(labels), None)
+    if math.prod(properties["shape_after_cropping_and_before_resampling"]) < labels.size:
+        probabilities[:] = 0
+        if not label_manager.has_regions:
+            probabilities[0] = 1
+    return ViewsInNetworkSpace(inside(labels), inside(probabilities))
 
 
 def linear_plan(
@@ -245,6 +243,62 @@ def linear_plan(
     shape_out = tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"])
     spacings = _spacings(plans_manager, configuration_manager, properties)
     return _plan_of(configuration_manager.resampling_fn_probabilities, tuple(shape), shape_out, spacings)
+
+
+def _export_with_probabilities_file(
+    predicted_logits: Logits,
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    label_manager: LabelManager,
+    properties: Mapping[str, Any],
+    labels: NDArray[Any],
+    file: str,
+    threads: int | None,
+) -> None:
+    """As `_export`, with probabilities to a file."""
+    if label_manager.has_default_nonlinearity:
+        inside = _inside(plans_manager, properties)
+        logits, plan = _to_image_shape(predicted_logits, plans_manager, configuration_manager, properties)
+        export_labels_and_probabilities(logits.cpu(), plan, label_manager, labels, inside, file, threads)
+        return
+    managers = (plans_manager, configuration_manager, label_manager)
+    with scratch_array(file, (len(predicted_logits), *labels.shape), np.float32) as probabilities:
+        _export(predicted_logits, *managers, properties, labels, probabilities, threads)
+        save_probabilities_file(probabilities, file, threads)
+        del probabilities
+
+
+def _inside(plans_manager: PlansManager, properties: Mapping[str, Any]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """What makes of an array in image geometry, with or without channels, a view of the crop in network geometry."""
+    forward = list(plans_manager.transpose_forward)
+    box = properties["bbox_used_for_cropping"]
+    shape = tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"])
+    if box_shape(box) != shape:
+        raise DatasetError(
+            f"The properties of this case contradict each other: bbox_used_for_cropping {box} has not the shape "
+            f"{shape} of shape_after_cropping_and_before_resampling; preprocess it again"
+        )
+
+    def crop_of(array: NDArray[Any]) -> NDArray[Any]:
+        channels = array.ndim - 3
+        axes = [*range(channels), *(axis + channels for axis in forward)]
+        crop: tuple[Any, ...] = (..., *slices(box))
+        view: NDArray[Any] = array.transpose(axes)[crop]
+        return view
+
+    return crop_of
+
+
+def _to_image_shape(
+    logits: Logits,
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    properties: Mapping[str, Any],
+) -> tuple[torch.Tensor, InterpolationPlan]:
+    """The logits and a linear plan that brings them to the shape of the cropped image."""
+    shape = tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"])
+    spacings = _spacings(plans_manager, configuration_manager, properties)
+    return _prepare(logits, configuration_manager, shape, spacings)
 
 
 def _spacings(
@@ -266,7 +320,7 @@ def _prepare(
     function = configuration_manager.resampling_fn_probabilities
     plan = _plan_of(function, tuple(logits.shape[1:]), shape, spacings)
     if plan is None:
-        logits = function(logits, shape, *spacings)
+        logits = function(logits.cpu() if isinstance(logits, torch.Tensor) else logits, shape, *spacings)
         if tuple(logits.shape[1:]) != tuple(shape):
             name = getattr(function, "func", function).__name__
             raise DatasetError(
@@ -275,7 +329,7 @@ def _prepare(
             )
         plan = interpolation_plan(shape, shape, *spacings, order=1)
     tensor = torch.from_numpy(logits) if isinstance(logits, np.ndarray) else logits
-    return tensor.detach().cpu(), plan
+    return tensor.detach(), plan
 
 
 def _plan_of(

@@ -1,16 +1,16 @@
-"""Logits that come plane by plane, in order, and are reduced to labels as soon as their neighbours are there."""
+"""Logits that come plane by plane or line by line and are reduced to labels as soon as their neighbours are there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nnunet_lite.inference.logit_reduction import reduce_logits
+from nnunet_lite.inference.logit_reduction import reduce_logits, taps_of
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan, LinearTaps
 
@@ -36,16 +36,8 @@ class AxisPart(AxisMap):
         return LinearTaps(lower[part] - self.first_input, upper[part] - self.first_input, fraction[part])
 
 
-def first_and_last_inputs(axis: AxisMap) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first and the last input of every output along a linear axis, neither ever falls; (size_out,) each."""
-    if axis.mode == "spline":
-        return axis.taps.lower, axis.taps.upper
-    index = axis.index if axis.mode == "nearest" else np.arange(axis.size_out)
-    return index, index
-
-
 class PlaneStream:
-    """Reduces a volume whose planes come in order; the result equals that of `reduce_logits` on the whole.
+    """Reduces a volume whose planes (or lines) come in order; the result equals that of `reduce_logits` on the whole.
 
     Args:
         plan: of the whole volume, linear.
@@ -53,6 +45,7 @@ class PlaneStream:
         labels: (x_out, y_out, z_out), written; may be a view.
         probabilities: (heads, x_out, y_out, z_out), written; may be a view or memory-mapped.
         threads: default is torch's number.
+        axis: along which pieces follow one another: 0 for planes, 1 for lines.
     """
 
     def __init__(
@@ -62,37 +55,43 @@ class PlaneStream:
         labels: NDArray[Any],
         probabilities: NDArray[np.float32] | None = None,
         threads: int | None = None,
+        axis: int = 0,
     ) -> None:
         self._plan = plan
+        self._axis = axis
         self._label_manager = label_manager
         self._labels = labels
         self._probabilities = probabilities
         self._threads = threads
-        self._firsts, self._lasts = first_and_last_inputs(plan.axes[0])
-        self._held: Tensor | None = None  # (heads, n, y, z), planes that later outputs need, too
-        self._received = 0  # planes, in all
-        self._written = 0  # output planes
+        self._firsts, self._lasts, _ = taps_of(plan.axes[axis])  # inputs of every output; neither ever falls
+        self._held: Tensor | None = None  # what later outputs need, too
+        self._received = 0  # planes or lines, in all
+        self._written = 0  # of the output
 
     @torch.inference_mode()
-    def feed(self, planes: Tensor) -> None:
-        """Take the next planes (heads, n, y, z), on the CPU, and write every output that needs no further ones."""
-        held = planes if self._held is None else torch.cat([self._held, planes], 1)
-        self._received += planes.shape[1]
-        first = self._received - held.shape[1]
+    def feed(self, piece: Tensor) -> None:
+        """Take the next planes (heads, n, y, z) or lines (heads, x, n, z), on the CPU; write what needs no others."""
+        dimension = self._axis + 1
+        held = piece if self._held is None else torch.cat([self._held, piece], dimension)
+        self._received += piece.shape[dimension]
+        first = self._received - held.shape[dimension]
         start, stop = self._written, int(np.searchsorted(self._lasts, self._received))
         if stop > start:
             low, high = int(self._firsts[start]), int(self._lasts[stop - 1]) + 1
-            axis, *others = self._plan.axes
-            part = AxisPart(axis.mode, high - low, stop - start, axis.order, axis, start, low)
+            whole = self._plan.axes[self._axis]
+            part = AxisPart(whole.mode, high - low, stop - start, whole.order, whole, start, low)
+            before, after = self._plan.axes[: self._axis], self._plan.axes[self._axis + 1 :]
+            axes = cast("tuple[AxisMap, AxisMap, AxisMap]", (*before, part, *after))
+            written = (..., *[slice(None)] * self._axis, slice(start, stop), *[slice(None)] * (2 - self._axis))
             reduce_logits(
-                held[:, low - first : high - first],
-                InterpolationPlan((part, others[0], others[1]), self._plan.separate_axis),
+                held.narrow(dimension, low - first, high - low),
+                InterpolationPlan(axes, self._plan.separate_axis),
                 self._label_manager,
-                self._labels[start:stop],
-                None if self._probabilities is None else self._probabilities[:, start:stop],
+                self._labels[written],
+                None if self._probabilities is None else self._probabilities[written],
                 self._threads,
             )
             self._written = stop
         needed = int(self._firsts[stop]) if stop < len(self._firsts) else self._received
         kept = max(0, self._received - needed)
-        self._held = held[:, held.shape[1] - kept :].clone() if kept else None
+        self._held = held.narrow(dimension, held.shape[dimension] - kept, kept).clone() if kept else None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nnunet_lite.configuration import BANDED_PREDICTION_BYTES, num_compute_threads
 from nnunet_lite.inference.banded_prediction import Receiver, predict_in_bands
-from nnunet_lite.inference.data_iterators import ModelDocuments, hand_over
+from nnunet_lite.inference.data_iterators import ModelDocuments
 from nnunet_lite.inference.export_prediction import (
     ViewsInNetworkSpace,
     empty_labels,
@@ -20,16 +20,16 @@ from nnunet_lite.inference.export_prediction import (
     save_probabilities_file,
     views_in_network_space,
 )
-from nnunet_lite.inference.large_planes import has_large_planes, lines_of_plane
-from nnunet_lite.inference.logit_prediction import PredictionSettings, Weights
+from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, Weights
 from nnunet_lite.inference.plane_stream import PlaneStream
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
-from nnunet_lite.preprocessing.interpolation import InterpolationPlan
+from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan
 from nnunet_lite.utilities.files import save_pickle, scratch_array
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size
 
+_LARGE_PLANE = 2**26  # logits of one plane: 128 MiB in half precision
 _SHARE = 6  # of the memory available: reduction needs copies of the logits besides
 
 
@@ -41,11 +41,6 @@ class ReducedPrediction(NamedTuple):
 
     labels: NDArray[Any] | str
     probabilities: NDArray[np.float32] | None = None
-
-    def handed_over(self, exchange_folder: str) -> ReducedPrediction:
-        """The same for another process."""
-        assert not isinstance(self.labels, str)
-        return self._replace(labels=hand_over(self.labels, exchange_folder))
 
     def finish(self, properties: Mapping[str, Any], documents: ModelDocuments, output: str | None) -> Any:
         """Write the segmentation, or without an output return labels or (labels, probabilities)."""
@@ -73,7 +68,7 @@ class CaseInBands(NamedTuple):
         settings: PredictionSettings,
         members: Sequence[Weights | None],
         load: Callable[[Weights | None], None],
-        show_progress: bool = False,
+        bar: Progress | None = None,
     ) -> ReducedPrediction | None:
         """Predict and reduce if the sums of the whole image would be large, else return None and do nothing.
 
@@ -92,7 +87,7 @@ class CaseInBands(NamedTuple):
             return None
         logger.info("%s: logits would take %s; they are predicted and reduced in bands", self.name, format_size(size))
         labels = empty_labels(plans_manager, label_manager, self.properties)
-        lines = len(settings.patch_size) == 2 and has_large_planes(settings.heads, plan)
+        lines = len(settings.patch_size) == 2 and _has_large_planes(settings.heads, plan)
 
         def run(probabilities: NDArray[np.float32] | None) -> None:
             inside = views_in_network_space(plans_manager, label_manager, self.properties, labels, probabilities)
@@ -104,8 +99,7 @@ class CaseInBands(NamedTuple):
                 load,
                 lambda: _receiver(plan, label_manager, inside, lines),
                 lines=lines,
-                show_progress=show_progress,
-                name=self.name,
+                bar=bar,
             )
 
         return self._with_probabilities(run, labels, settings.heads)
@@ -152,6 +146,24 @@ def _receiver(
     if not lines:
         streams = [PlaneStream(plan, label_manager, *inside, threads)]
     else:
-        parts = (lines_of_plane(plan, index, *inside) for index in range(len(inside.labels)))
-        streams = [PlaneStream(part.plan, label_manager, part.labels, part.probabilities, threads) for part in parts]
+        one = AxisMap("identity", 1, 1, 1)
+        of_slice = InterpolationPlan((one, *plan.axes[1:]), None)
+        streams = [
+            PlaneStream(
+                of_slice,
+                label_manager,
+                inside.labels[number : number + 1],
+                None if inside.probabilities is None else inside.probabilities[:, number : number + 1],
+                threads,
+                axis=1,
+            )
+            for number in range(len(inside.labels))
+        ]
     return lambda number, logits: streams[number].feed(logits)
+
+
+def _has_large_planes(heads: int, plan: InterpolationPlan) -> bool:
+    """Whether bands are to be lines of one plane: planes are large, and each becomes one plane of the result."""
+    first, rows, columns = plan.axes
+    larger = max(rows.size_in * columns.size_in, rows.size_out * columns.size_out)
+    return first.mode == "identity" and heads * larger > _LARGE_PLANE

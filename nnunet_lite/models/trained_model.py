@@ -235,6 +235,14 @@ class TrainedModel:
 
     def build_network(self, trainer_name: str, configuration: str) -> nn.Module:
         """The network for prediction (no deep supervision), without weights."""
+        labels = self.plans_manager.get_label_manager(self.dataset_json)
+        if labels.labels_of_channels is not None:
+            logger.warning(
+                "Labels of %s are not consecutive: its output channels are written as %s in this order; nnU-Net itself "
+                "writes 0, 1, 2 ... instead",
+                self.folder / "dataset.json",
+                labels.all_labels,
+            )
         return build_network_of_trainer(
             trainer_name, self.plans_manager, self.plans_manager.get_configuration(configuration), self.dataset_json
         )

@@ -148,12 +148,24 @@ class LabelManager:
         return np.uint8 if max(written, default=0) < 255 else np.uint16
 
     def require_consecutive_labels(self) -> None:
-        """Raise DatasetError unless plain labels are 0, 1, 2 ...: output channel i stands for label i."""
+        """Raise DatasetError unless plain labels are 0, 1, 2 ..., as training needs them: its targets are channels."""
         if not self.has_regions and self.all_labels != list(range(len(self._all_labels))):
             raise DatasetError(
                 f"labels of dataset.json are {self.all_labels}, expected consecutive numbers "
                 f"{list(range(len(self._all_labels)))}; renumber them in dataset.json and in the label files"
             )
+
+    @cached_property
+    def labels_of_channels(self) -> NDArray[np.int64] | None:
+        """The label that each output channel stands for, or None where channel i is label i (or a region)."""
+        consecutive = self._all_labels == tuple(range(len(self._all_labels)))
+        return None if self.has_regions or consecutive else np.array(self._all_labels)
+
+    @property
+    def has_default_nonlinearity(self) -> bool:
+        """Whether probabilities are softmax (labels) or sigmoid (regions), and not a function of somebody's own."""
+        own = type(self).apply_inference_nonlin is not LabelManager.apply_inference_nonlin
+        return not own and self.inference_nonlin is (_sigmoid if self.has_regions else _softmax)
 
     def apply_inference_nonlin(self, logits: Array) -> Array:
         """Probabilities (heads, *spatial) as a float32 tensor, from logits of any float type, array or tensor."""
@@ -163,15 +175,15 @@ class LabelManager:
     def convert_probabilities_to_segmentation(self, predicted_probabilities: Array) -> Array:
         """Label map (*spatial) from probabilities (heads, *spatial).
 
-        Labels: argmax, the lowest index on ties, int64. Regions: painted in the order of `regions_class_order` where
-        the probability exceeds 0.5, uint16 for arrays and int16 for tensors.
+        Labels: that of the largest channel, the lowest index on ties, int64. Regions: painted in the order of
+        `regions_class_order` where the probability exceeds 0.5, uint16 for arrays and int16 for tensors.
 
         Raises:
-            DatasetError: wrong number of channels, or labels that are not consecutive.
+            DatasetError: wrong number of channels.
         """
         self._check_heads(predicted_probabilities)
         if not self.has_regions:
-            return predicted_probabilities.argmax(0)
+            return self._label_of_largest(predicted_probabilities)
         return self._paint_regions(predicted_probabilities, _above_one_half)
 
     def convert_logits_to_segmentation(self, predicted_logits: Array) -> Array:
@@ -181,13 +193,19 @@ class LabelManager:
         """
         self._check_heads(predicted_logits)
         if not self.has_regions:
-            return predicted_logits.argmax(0)
+            return self._label_of_largest(predicted_logits)
         if self.inference_nonlin is _sigmoid:
             return self._paint_regions(predicted_logits, _sigmoid_above_one_half)
         return self._paint_regions(self.inference_nonlin(_float32(predicted_logits)), _above_one_half)
 
+    def _label_of_largest(self, channels: Array) -> Array:
+        index = channels.argmax(0)
+        labels = self.labels_of_channels
+        if labels is None:
+            return index
+        return labels[index] if isinstance(index, np.ndarray) else index.new_tensor(labels)[index]
+
     def _check_heads(self, array: Array) -> None:
-        self.require_consecutive_labels()
         if len(array) != self.num_segmentation_heads:
             raise DatasetError(
                 f"An array of {len(array)} channels was given, but the labels {self.label_dict} need "
@@ -254,11 +272,10 @@ def determine_num_input_channels(
     """Input channels of the network: image channels, plus one per foreground label of a cascade's previous stage.
 
     Raises:
-        DatasetError: labels that are not consecutive (no network could be trained on them), or no channel names.
+        DatasetError: no channel names.
     """
     channels = len(image_channels(dataset_json))
     label_manager = plans_manager.get_label_manager(dataset_json)
-    label_manager.require_consecutive_labels()
     cascade = configuration_or_config_manager.previous_stage_name is not None
     return channels + (len(label_manager.foreground_labels) if cascade else 0)
 

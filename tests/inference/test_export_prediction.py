@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_lite.exceptions import DatasetError
+from nnunet_lite.exceptions import DatasetError, StorageError
 from nnunet_lite.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
     export_prediction_from_logits,
@@ -272,7 +272,7 @@ def test_files_of_a_case(tmp_path, case):
         assert archive.files == ["probabilities"]
         probabilities = archive["probabilities"]
     seg, expected = convert(logits, manager, labels_of(3), properties, return_probabilities=True)
-    assert probabilities.dtype == np.float32 and np.array_equal(probabilities, expected)
+    assert probabilities.dtype == np.float32 and np.allclose(probabilities, expected, rtol=1e-5, atol=1e-7)
     image = sitk.ReadImage(str(tmp_path / "out" / "case.nii.gz"))
     assert np.array_equal(sitk.GetArrayFromImage(image), seg)
     assert image.GetOrigin() == (1, 2, 3) and image.GetSpacing() == (1, 1, 0.5)
@@ -319,3 +319,84 @@ def test_real_logits(goldens):
             uncropped(expected.shape, [1.0, 1.0, 1.0]),
         )
         assert np.array_equal(seg, expected)
+
+
+GAPS = {"labels": {"background": 0, "b": 500, "a": 4}, "file_ending": ".nii.gz"}
+
+
+def test_labels_with_gaps_are_written_as_they_are(tmp_path, case):
+    sitk = pytest.importorskip("SimpleITK")
+    logits, manager, properties = case
+    by_index = convert(logits, manager, labels_of(3), properties)
+    seg = convert(logits, manager, GAPS, properties)
+    assert seg.dtype == np.uint16 and np.array_equal(seg, np.array([0, 4, 500])[by_index])
+    output = tmp_path / "case"
+    export_prediction_from_logits(logits, properties, manager.get_configuration("c"), manager, GAPS, output, True)
+    image = sitk.ReadImage(f"{output}.nii.gz")
+    assert image.GetPixelID() == sitk.sitkUInt16 and np.array_equal(sitk.GetArrayFromImage(image), seg)
+    assert np.load(f"{output}.npz")["probabilities"].shape == (3, *seg.shape)
+
+
+def test_the_ignore_label_is_never_written():
+    labels = {"background": 0, "a": 1, "ignore": 2}
+    logits = torch.randn((2, 3, 4, 5), generator=torch.Generator().manual_seed(0))
+    seg = convert(logits, plans([1, 1, 1]), {"labels": labels}, uncropped((6, 8, 10), [0.5, 0.5, 0.5]))
+    assert np.unique(seg).tolist() == [0, 1]
+
+
+def test_a_model_with_background_only(tmp_path):
+    properties = uncropped((2, 3, 4), [1, 1, 1])
+    seg, probabilities = convert(
+        torch.randn((1, 2, 3, 4)), plans([1, 1, 1]), labels_of(1), properties, return_probabilities=True
+    )
+    assert not seg.any() and (probabilities == 1).all()
+
+
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 7), (6, 1, 1), (5, 8, 1)])
+def test_axes_of_one_voxel(transpose, shape):
+    rng = np.random.default_rng(0)
+    manager = plans([1, 1, 1], transpose)
+    logits = rng.normal(0, 1, (3, *(max(1, n // 2) for n in shape))).astype(np.float16)
+    before = tuple(n + 2 for n in shape)
+    properties = {
+        "spacing": [0.5, 0.5, 0.5],
+        "shape_before_cropping": before,
+        "bbox_used_for_cropping": [[1, n + 1] for n in shape],
+        "shape_after_cropping_and_before_resampling": shape,
+    }
+    resized = resample_data_or_seg_to_shape(logits.astype(np.float64), shape, [1, 1, 1], [0.5] * 3, **LINEAR)
+    expected = np.zeros(before, np.uint8)
+    expected[1:-1, 1:-1, 1:-1] = resized.astype(np.float16).argmax(0)
+    seg = convert(logits, manager, labels_of(3), properties)
+    assert np.array_equal(seg, expected.transpose([transpose.index(axis) for axis in range(3)]))
+
+
+def test_a_nonlinearity_of_ones_own_goes_into_the_file(tmp_path, case, monkeypatch):
+    logits, manager, properties = case
+
+    class Halves(LabelManager):
+        def apply_inference_nonlin(self, logits: Any) -> torch.Tensor:
+            return torch.full(logits.shape, 0.5)
+
+    monkeypatch.setattr(manager, "get_label_manager", lambda dataset_json: Halves(dataset_json["labels"], None))
+    output = tmp_path / "case"
+    export_prediction_from_logits(
+        logits, properties, manager.get_configuration("c"), manager, labels_of(3), output, True
+    )
+    probabilities = np.load(f"{output}.npz")["probabilities"]
+    assert probabilities[:, 0, 0, 0].tolist() == [1, 0, 0] and (probabilities[:, -1, -1] == 0.5).all()
+
+
+def test_a_full_disk_while_probabilities_are_written_leaves_nothing(tmp_path, case, monkeypatch):
+    logits, manager, properties = case
+
+    def full(block: memoryview) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nnunet_lite.utilities.npz_stream._deflate", full)
+    with pytest.raises(StorageError, match=r"No space left.*case\.npz was not written"):
+        export_prediction_from_logits(
+            logits, properties, manager.get_configuration("c"), manager, labels_of(3), tmp_path / "case", True
+        )
+    assert not list(tmp_path.iterdir())

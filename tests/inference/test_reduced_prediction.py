@@ -11,7 +11,7 @@ import torch
 from helpers.models import DATASET_JSON, LINEAR, tiny_plans
 from torch import nn
 
-from nnunet_lite.inference import large_planes, reduced_prediction
+from nnunet_lite.inference import reduced_prediction
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
@@ -107,8 +107,8 @@ CASES = [
 @pytest.mark.parametrize(("patch", "shape", "spacing", "large"), CASES)
 @pytest.mark.parametrize("labels", [MANY, REGIONS], ids=["labels", "regions"])
 def test_arrays(patch, shape, spacing, large, labels, in_bands, monkeypatch):
-    """`spacing` is the image's, the network works at 1 mm; with `large`, planes are cut into lines on both ways."""
-    monkeypatch.setattr(large_planes, "LARGE_PLANE", 100 if large else 10**9)
+    """`spacing` is the image's, the network works at 1 mm; with `large`, bands of 2D networks are lines."""
+    monkeypatch.setattr(reduced_prediction, "_LARGE_PLANE", 100 if large else 10**9)
     transpose = (0, 2, 1) if labels is REGIONS else (0, 1, 2)
     model = predictor(patch, [1.0] * len(patch), labels, transpose)
     values, properties = image(shape, spacing)
@@ -121,7 +121,7 @@ def test_arrays(patch, shape, spacing, large, labels, in_bands, monkeypatch):
 
 @pytest.mark.parametrize(("patch", "transpose"), [(FLAT, (1, 0, 2)), (DEEP, (2, 0, 1))])
 def test_ensemble_and_transposed(patch, transpose, in_bands, monkeypatch):
-    monkeypatch.setattr(large_planes, "LARGE_PLANE", 100)
+    monkeypatch.setattr(reduced_prediction, "_LARGE_PLANE", 100)
     model = predictor(patch, [1.0] * len(patch), MANY, transpose, members=3)
     values, properties = image((12, 19, 14), [0.9, 1.1, 1.2])
     expected = model.predict_single_npy_array(values, properties)
@@ -136,7 +136,7 @@ def test_ensemble_and_transposed(patch, transpose, in_bands, monkeypatch):
 def test_files(workers, probabilities, in_bands, tmp_path, monkeypatch):
     if workers and probabilities:
         pytest.skip("one start of workers is enough")
-    monkeypatch.setattr("nnunet_lite.inference.predict_from_raw_data.worthwhile_processes", lambda *a: (0, workers))
+    monkeypatch.setattr("nnunet_lite.inference.prediction_pipeline.worthwhile_processes", lambda *a: (0, workers))
     monkeypatch.setattr("nnunet_lite.inference.data_iterators._LARGE", 100)
     sitk = pytest.importorskip("SimpleITK")
     files = []

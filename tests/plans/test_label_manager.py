@@ -97,17 +97,34 @@ def test_unusable_labels(labels: dict[str, Any], order: Any, message: str) -> No
         LabelManager(labels, order)
 
 
-def test_labels_with_gaps_are_described_but_never_mapped() -> None:
-    manager = LabelManager({"background": 0, "a": 1, "b": 5}, None)
-    assert manager.all_labels == [0, 1, 5]
-    assert manager.num_segmentation_heads == 3
-    with pytest.raises(DatasetError, match="consecutive"):
-        manager.convert_logits_to_segmentation(np.zeros((3, 2), np.float32))
-
-
 def _both(values: Any) -> list[Any]:
     array = np.array(values, dtype=np.float32)
     return [array, torch.from_numpy(array)]
+
+
+def test_labels_with_gaps_are_refused_by_training_and_written_as_they_are_by_prediction() -> None:
+    manager = LabelManager({"background": 0, "b": 5, "a": 1}, None)
+    assert manager.all_labels == [0, 1, 5]
+    assert manager.num_segmentation_heads == 3
+    with pytest.raises(DatasetError, match="consecutive"):
+        manager.require_consecutive_labels()
+    for given in _both([[3, 0, 0], [0, 3, 0], [0, 0, 3]]):
+        for convert in (manager.convert_logits_to_segmentation, manager.convert_probabilities_to_segmentation):
+            segmentation = convert(given)
+            assert type(segmentation) is type(given) and str(segmentation.dtype).endswith("int64")
+            assert segmentation.tolist() == [0, 1, 5]
+    assert LabelManager(PLAIN, None).labels_of_channels is None
+
+
+def test_who_has_a_nonlinearity_of_their_own() -> None:
+    class Mine(LabelManager):
+        def apply_inference_nonlin(self, logits: Any) -> Any:
+            return super().apply_inference_nonlin(logits)
+
+    assert LabelManager(PLAIN, None).has_default_nonlinearity
+    assert LabelManager({**PLAIN, "ab": [1, 2]}, [1, 2, 1], force_use_labels=True).has_default_nonlinearity
+    assert not LabelManager(PLAIN, None, inference_nonlin=torch.sigmoid).has_default_nonlinearity
+    assert not Mine(PLAIN, None).has_default_nonlinearity
 
 
 def test_argmax_takes_the_lowest_index_on_ties() -> None:

@@ -175,6 +175,7 @@ class nnUNetTrainer(TrainingModel):
         self._choose_precision()
         if self._autocast_type is not torch.float16:
             self.grad_scaler = None
+        self.label_manager.require_consecutive_labels()
         self.num_input_channels = determine_num_input_channels(
             self.plans_manager, self.configuration_manager, self.dataset_json
         )
