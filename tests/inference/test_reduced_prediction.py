@@ -89,7 +89,10 @@ def image(shape: tuple[int, ...], spacing: list[float]) -> tuple[np.ndarray, dic
 def assert_equal(first: Any, second: Any) -> None:
     for one, other in zip(first, second, strict=True):
         assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
+        if one.dtype == np.float32:  # the softmax of a block depends in its last bit on where the block begins
+            np.testing.assert_allclose(one, other, atol=2e-7)
+        else:
+            np.testing.assert_array_equal(one, other)
 
 
 FLAT, DEEP = [10, 8], [6, 8, 8]
@@ -159,7 +162,7 @@ def test_files(workers, probabilities, in_bands, tmp_path, monkeypatch):
     assert [file.name for file in found] == [file.name for file in expected]
     for one, other in zip(found, expected, strict=True):
         if one.suffix == ".npz":
-            np.testing.assert_array_equal(np.load(one)["probabilities"], np.load(other)["probabilities"])
+            assert_equal([np.load(one)["probabilities"]], [np.load(other)["probabilities"]])
         elif one.suffix == ".gz":
             first, second = sitk.ReadImage(str(one)), sitk.ReadImage(str(other))
             assert first.GetSpacing() == second.GetSpacing()
