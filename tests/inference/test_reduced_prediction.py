@@ -11,7 +11,8 @@ import torch
 from helpers.models import DATASET_JSON, LINEAR, tiny_plans
 from torch import nn
 
-from nnunet_lite.inference import reduced_prediction
+from nnunet_lite.inference import case_resources, reduced_prediction
+from nnunet_lite.inference.data_iterators import CaseToPredict
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
@@ -205,3 +206,15 @@ def test_little_memory_lowers_the_limit(in_bands, monkeypatch):
     monkeypatch.setattr(reduced_prediction, "available_memory", lambda: 60_000)
     predictor(DEEP, [1.0] * 3).predict_single_npy_array(values, properties)
     assert calls == [False]
+
+
+def test_estimates_know_of_bands():
+    """A slide asks for its band, not for its logits: it is not announced as too large, nor given room on a disk."""
+    model = predictor([512, 512], [1.0, 1.0])
+    network = case_resources.Network(heads=5)
+    size = case_resources.CaseSize(1, (1, 20000, 20000), (1, 20000, 20000))
+    case = CaseToPredict("slide", ["slide_0000.png"])
+    demand = case_resources.demand_of_case(case, size, model._documents(), model.plans_manager, network)
+    assert demand.logits == 4e8 and demand.image == 1.6e9
+    assert demand.network < 2.3e9
+    assert demand.export < 2.1e9
