@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nnunet_lite.configuration import BANDED_PREDICTION_BYTES
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.plans.plans_manager import PlansManager
@@ -103,6 +104,12 @@ def demand_of_case(
     image, logits = 4 * channels * after, _BYTES_PER_SUM * network.heads * after
     sums = logits * (2 if network.members > 1 else 1) + _BYTES_PER_SUM * after
     bytes_per_label = 1 if network.heads <= 256 else 2
+    if sums > BANDED_PREDICTION_BYTES:  # only a band of the sums is held, and labels leave the network's step
+        patch = documents.configuration.patch_size
+        members_held = network.members / min(network.members, 2)
+        band = min(1.0, 2 * patch[0] / size.after[-len(patch)]) * members_held
+        logits = bytes_per_label * before
+        sums = int(sums * min(1.0, band)) + logits
     return Demand(
         preprocessing=preprocessing + (image if case.previous is not None else 0),
         image=image,

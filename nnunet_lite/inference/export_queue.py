@@ -18,6 +18,7 @@ from nnunet_lite.inference.export_prediction import (
     load_and_delete,
 )
 from nnunet_lite.inference.failed_cases import explained
+from nnunet_lite.inference.reduced_prediction import ReducedPrediction
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.device import num_threads
 from nnunet_lite.utilities.exchange_folder import ExchangeFolder
@@ -31,6 +32,8 @@ def export_case(
     logits: Any, properties: Mapping[str, Any], documents: ModelDocuments, output: str | None, probabilities: bool
 ) -> Any:
     """Write a case, or return labels or (labels, probabilities) if there is no output; task of a worker."""
+    if isinstance(logits, ReducedPrediction):
+        return logits.finish(properties, documents, output)
     plans_manager = PlansManager(documents.plans)
     if output is not None:
         export_prediction_from_logits(
@@ -88,7 +91,7 @@ class ExportQueue:
     def submit(
         self,
         name: str,
-        logits: torch.Tensor,
+        logits: torch.Tensor | ReducedPrediction,
         properties: Mapping[str, Any],
         output: str | None,
         demand: Demand | None = None,
@@ -97,7 +100,7 @@ class ExportQueue:
 
         Args:
             name: of the case.
-            logits: (heads, x, y, z).
+            logits: (heads, x, y, z), or what was made of them.
             properties: of the case.
             output: path without file ending, or None to return the result.
             demand: memory it takes.
@@ -105,14 +108,18 @@ class ExportQueue:
         Raises:
             StorageError: the logits cannot be handed over.
         """
-        array, demand = logits.numpy(), demand or Demand()
+        reduced = isinstance(logits, ReducedPrediction)
+        array: Any = logits.labels if isinstance(logits, ReducedPrediction) else logits.numpy()
+        demand = demand or Demand()
         of_model = (self._documents, output, self._probabilities)
         if not self._pool.size:
             with num_threads(num_compute_threads()):
-                task = Task(name, export_case, (array, dict(properties), *of_model))
+                task = Task(name, export_case, (logits if reduced else array, dict(properties), *of_model))
                 self._add(name, self._pool.submit(task))
             return
         data = array if self._exchange is None else hand_over(array, self._exchange.path)
+        if isinstance(logits, ReducedPrediction):
+            data = logits._replace(labels=data)
         size = array.nbytes if waits_in_memory(array.nbytes, self._exchange) else 0
         self._pool.budget.keep(size)
         future = self._pool.submit(Task(name, export_case, (data, dict(properties), *of_model), demand.export))

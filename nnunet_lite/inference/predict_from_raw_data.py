@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress,
 from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
 from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline
 from nnunet_lite.inference.prediction_request import requested_cases
+from nnunet_lite.inference.reduced_prediction import CaseInBands, ReducedPrediction
 from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 from nnunet_lite.models.checkpoint import load_weights
 from nnunet_lite.models.model_documents import require_predictable
@@ -316,7 +318,7 @@ class nnUNetPredictor:
         """Predict one array (c, d0, d1, d2) in this process; labels, or (labels, probabilities), or None if written."""
         case = CaseToPredict("image", input_image, segmentation_previous_stage, image_properties, output_file_truncated)
         item = preprocess_case(case, self._documents(), self.verbose_preprocessing)
-        logits = self._predict_item(case.name, item)
+        logits = self._predict_item(case.name, item, None, save_or_return_probabilities)
         with num_threads(num_compute_threads()):
             return export_case(
                 logits, item["data_properties"], self._documents(), output_file_truncated, save_or_return_probabilities
@@ -337,7 +339,16 @@ class nnUNetPredictor:
 
     def _predict(self, data: Tensor, members: Sequence[Weights | None], progress: Progress | None = None) -> Tensor:
         self._require_model()
-        settings = PredictionSettings(
+        if progress is not None:
+            return predict_logits(self.network, data, self._settings(), members, self._load, progress)
+        with self._bar() as bar:
+            return predict_logits(self.network, data, self._settings(), members, self._load, bar)
+
+    def _bar(self) -> Any:
+        return tqdm(disable=None if self.allow_tqdm else True, leave=False, unit="tile")  # None: no terminal
+
+    def _settings(self) -> PredictionSettings:
+        return PredictionSettings(
             patch_size=tuple(self.configuration_manager.patch_size),
             tile_step_size=self.tile_step_size,
             use_gaussian=self.use_gaussian,
@@ -349,10 +360,6 @@ class nnUNetPredictor:
             dtype_of_sums=self.dtype_of_sums,
             memory=self._memory,
         )
-        if progress is not None:
-            return predict_logits(self.network, data, settings, members, self._load, progress)
-        with tqdm(disable=None if self.allow_tqdm else True, leave=False, unit="tile") as bar:  # None: no terminal
-            return predict_logits(self.network, data, settings, members, self._load, bar)
 
     def _mirroring_axes(self) -> tuple[int, ...] | None:
         return self.allowed_mirroring_axes if self.use_mirroring else None
@@ -400,13 +407,19 @@ class nnUNetPredictor:
         )
         heads = self.label_manager.num_segmentation_heads
         network = Network(heads, len(self._members()), not self.perform_everything_on_device)
-        return PredictionPipeline(self._documents(), network, self._predict_item, settings)
+        predict = partial(self._predict_item, probabilities=save_probabilities)
+        return PredictionPipeline(self._documents(), network, predict, settings)
 
-    def _predict_item(self, name: str, item: Item, progress: Progress | None = None) -> Tensor:
-        """Logits of a preprocessed case: what the pipeline calls the network."""
+    def _predict_item(
+        self, name: str, item: Item, progress: Progress | None = None, probabilities: bool = False
+    ) -> Tensor | ReducedPrediction:
+        """Logits of a preprocessed case, or at once what is made of them if they would be large."""
+        case = CaseInBands(name, item["data_properties"], self._documents(), item.get("ofile"), probabilities)
+        data, members = _as_tensor(item["data"]), self._members()
         try:
             with torch.inference_mode():
-                return self._predict(_as_tensor(item["data"]), self._members(), progress)
+                reduced = case.predict(self.network, data, self._settings(), members, self._load, progress)
+                return self._predict(data, members, progress) if reduced is None else reduced
         except NumericalError as error:
             raise NumericalError(f"{name}: {error}") from error
 

@@ -28,6 +28,7 @@ from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, 
 from nnunet_lite.inference.export_queue import ExportQueue
 from nnunet_lite.inference.failed_cases import explained, failure_of, stopped_early
 from nnunet_lite.inference.prediction_forecast import PredictionProgress
+from nnunet_lite.inference.reduced_prediction import ReducedPrediction
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.exchange_folder import ExchangeFolder, exchange_folder
 from nnunet_lite.utilities.logging import logger
@@ -36,7 +37,7 @@ from nnunet_lite.utilities.memory_budget import MemoryBudget
 from nnunet_lite.utilities.parallel import Outcome, WorkerPool
 
 Item = Mapping[str, Any]  # a preprocessed case: `data`, `data_properties`, `ofile`
-Predict = Callable[[str, Item, PredictionProgress], Tensor]  # -> logits (heads, x, y, z) on the CPU
+Predict = Callable[[str, Item, PredictionProgress], Tensor | ReducedPrediction]  # -> logits (heads, x, y, z) on the CPU
 _EXAMPLES = 5  # cases named in a message
 
 

@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 _Slice = NDArray[Any]
+_LARGE_SLICE = 2**24  # voxels; larger ones (of slides, say) are resized block by block
+_ROWS = 64  # of a block where rows are only selected
 _ORDER_OF_MODE = {"nearest": 0, "nearest-exact": 0, "linear": 1, "bilinear": 1, "trilinear": 1}
 
 
@@ -180,6 +182,11 @@ def _resample_channel(volume: NDArray[Any], plan: InterpolationPlan, out: NDArra
         limits = volume.min(), volume.max()
     clip_each = plan.separate_axis is not None
 
+    if across.mode == "identity" and max(source[0].size, target[0].size) > _LARGE_SLICE:
+        for plane, result in zip(source, target, strict=True):
+            _resize_large_slice(plane, in_plane, result, (plane.min(), plane.max()) if clip_each else limits)
+        return
+
     def resize_slice(plane: _Slice) -> _Slice:
         resized = _resize_slice(_working(plane), in_plane)
         return resized.clip(plane.min(), plane.max()) if clip_each and resized is not plane else resized
@@ -233,6 +240,20 @@ def _resize_slice(plane: _Slice, maps: Sequence[AxisMap]) -> _Slice:
     if rows.ratio <= columns.ratio:
         return _resize_columns(_resize_rows(plane, rows), columns)
     return _resize_rows(_resize_columns(plane, columns), rows)
+
+
+def _resize_large_slice(
+    plane: _Slice, maps: Sequence[AxisMap], out: NDArray[Any], limits: tuple[Any, Any] | None
+) -> None:
+    """As `_resize_slice`, block by block of rows into `out`: nothing of the size of the slice is made on the way."""
+    rows, columns = maps
+    for start in range(0, rows.size_out, _ROWS) if rows.mode != "spline" else ():
+        index = np.arange(rows.size_out) if rows.mode == "identity" else rows.index
+        resized = _resize_columns(_working(plane[index[start : start + _ROWS]]), columns)
+        out[start : start + _ROWS] = resized if limits is None else resized.clip(*limits)
+    for block in rows.blocks if rows.mode == "spline" else ():
+        resized = _resize_columns(block.matrix @ _working(plane[block.in_start : block.in_stop]), columns)
+        out[block.out_start : block.out_stop] = resized if limits is None else resized.clip(*limits)
 
 
 def _resize_rows(plane: _Slice, axis: AxisMap) -> _Slice:

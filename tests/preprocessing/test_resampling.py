@@ -10,6 +10,7 @@ from skimage.transform import resize
 
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.extensions import find_class
+from nnunet_lite.preprocessing import resampling
 from nnunet_lite.preprocessing.resampling import resample_data_or_seg_to_shape, resample_torch_fornnunet
 
 ISO = (1, 1, 1)
@@ -170,3 +171,17 @@ def test_functions_named_in_plans_are_found(name: str) -> None:
     function = find_class("resampling", name)
     kwargs = {} if name == "no_resampling_hack" else {"is_seg": False, "force_separate_z": None}
     assert function(RAMP, (2, 3, 4), ISO, ISO, **kwargs) is RAMP
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+@pytest.mark.parametrize("new_shape", [(2, 170, 90), (2, 80, 130), (2, 100, 130), (2, 150, 120)])
+@pytest.mark.parametrize("thick", [1.0, 6.0])
+def test_large_slices_are_resized_block_by_block(
+    order: int, new_shape: tuple[int, int, int], thick: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = np.random.default_rng(4).normal(size=(1, 2, 120, 110)).astype(np.float32)[:, :, 20:]
+    arguments = (new_shape, (thick, 1, 1), (thick, 1, 1), False, order, 0, None)
+    expected = resample_data_or_seg_to_shape(data, *arguments)
+    monkeypatch.setattr(resampling, "_LARGE_SLICE", 1000)
+    monkeypatch.setattr(resampling, "_resize_slice", None)  # not called
+    np.testing.assert_allclose(resample_data_or_seg_to_shape(data, *arguments), expected, atol=2e-6)
