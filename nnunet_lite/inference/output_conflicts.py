@@ -11,7 +11,7 @@ from nnunet_lite.inference.data_iterators import CaseToPredict
 
 
 def refuse_to_overwrite_input(cases: Iterable[CaseToPredict], ending: str) -> None:
-    """Raise ArgumentError if an output is an input, or lies where the next run would take it for one."""
+    """Raise ArgumentError if an output is one of the inputs."""
     for case in cases:
         if case.output is None or not isinstance(case.image, (list, tuple)):
             continue
@@ -22,12 +22,11 @@ def refuse_to_overwrite_input(cases: Iterable[CaseToPredict], ending: str) -> No
             raise ArgumentError(f"The prediction would overwrite its input {overwritten}; name another output")
 
 
-def refuse_input_folder(source: object, output: object) -> None:
-    """Raise ArgumentError if both are the same folder: segmentations among images are taken for images next time."""
+def is_same_folder(source: object, output: object) -> bool:
+    """Whether segmentations are to lie among the images."""
     if not isinstance(source, (str, os.PathLike)) or not isinstance(output, (str, os.PathLike)):
-        return
-    if Path(source).is_dir() and _same(source, output):
-        raise ArgumentError(f"Input and output are the same folder {os.fspath(source)}; name another output folder")
+        return False
+    return Path(source).is_dir() and _same(source, output)
 
 
 def _same(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.inference.data_iterators import CaseToPredict
-from nnunet_lite.inference.output_conflicts import refuse_input_folder
+from nnunet_lite.inference.output_conflicts import is_same_folder
 from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.plans.raw_dataset import list_image_cases
 from nnunet_lite.utilities.files import PathLike, subfiles
@@ -40,8 +40,7 @@ def find_cases(
         ArgumentError: outputs that do not fit the cases.
     """
     ending = str(dataset_json["file_ending"])
-    refuse_input_folder(source, output)
-    files = _image_files(source, ending)
+    files = _image_files(source, ending, is_same_folder(source, output))
     names = [case_name(images[0], ending) for images in files]
     outputs = _outputs(output, names, ending)
     _check_channels(dict(zip(names, files, strict=True)), dataset_json)
@@ -131,7 +130,7 @@ def _as_path(value: Any) -> PathLike:
     return path
 
 
-def _image_files(source: Source, ending: str) -> list[list[str]]:
+def _image_files(source: Source, ending: str, with_segmentations: bool) -> list[list[str]]:
     if isinstance(source, (list, tuple)):
         files = [
             [str(file) for file in ([images] if isinstance(images, (str, os.PathLike)) else images)]
@@ -150,7 +149,7 @@ def _image_files(source: Source, ending: str) -> list[list[str]]:
         if not path.name.endswith(ending):
             raise DatasetError(f"{path}: this model reads {ending} files; convert the image, or give a folder of them")
         return [[str(path)]]
-    cases = list_image_cases(path, ending)
+    cases = list_image_cases(path, ending, with_segmentations)
     if not cases:
         others = [Path(file).name for file in subfiles(path)][:3]
         raise DatasetError(

@@ -208,8 +208,12 @@ def test_images_of_another_ending_are_said(place: Path, capfd: Any) -> None:
 
 
 @pytest.mark.parametrize("slash", ["", "/", "/."])
-def test_input_and_output_are_the_same_folder(place: Path, capfd: Any, slash: str) -> None:
-    assert "are the same folder" in refusal(place, capfd, "-o", f"{place / 'images'}{slash}")
+def test_segmentations_among_the_images(place: Path, capfd: Any, slash: str) -> None:
+    for flags in ((), ("--continue_prediction",), ()):
+        assert predict(place, "-o", f"{place / 'images'}{slash}", *flags) == 0
+    assert (place / "images" / "good.nii.gz").is_file()
+    (place / "images" / "stray.nii.gz").write_bytes((place / "images" / "good.nii.gz").read_bytes())
+    assert "stray.nii.gz" in refusal(place, capfd, "-o", place / "images")
 
 
 def test_a_file_is_not_predicted_onto_itself(place: Path, capfd: Any) -> None:
