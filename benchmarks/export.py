@@ -1,7 +1,7 @@
 """Export of logits from the network's resolution to the image's: the function both sides share.
 
-Memory is what the process needs at its peak above what it held with the logits in it. Seconds of all threads are what
-is left to compare where the machine has other work, too.
+Memory is what the process has of its own at the peak above what it had with the logits in it. Seconds of all threads
+are what is left to compare where the machine has other work, too.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def measure(bench: Bench, side: Side, mode: str) -> dict[str, float]:
         "shape": shape,
         "dtype": bench.args.dtype,
         "probabilities": mode == "probabilities",
+        "from_file": mode == "many-classes",  # 7 GiB
         "threads": bench.args.threads,
         "properties": {
             "spacing": spacing,

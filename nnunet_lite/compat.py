@@ -13,12 +13,13 @@ from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
     "utilities.plans_handling.plans_handler": ("plans.plans_manager", "plans.configuration_manager"),
-    "utilities.label_handling.label_handling": ("plans.label_manager",),
+    "utilities.label_handling.label_handling": ("plans.label_manager", "inference.upstream_helpers"),
     "utilities.dataset_name_id_conversion": ("plans.raw_dataset",),
-    "utilities.utils": ("plans.raw_dataset",),
+    "utilities.utils": ("plans.raw_dataset", "inference.upstream_helpers"),
     "utilities.get_network_from_plans": ("models.network",),
     "utilities.file_path_utilities": ("models.trained_model", "plans.raw_dataset"),
-    "utilities.json_export": ("utilities.files",),
+    "utilities.json_export": ("utilities.files", "inference.upstream_helpers"),
+    "utilities.find_class_by_name": ("inference.upstream_helpers",),
     "utilities.helpers": ("training.upstream_helpers", "training.loss.dice", "utilities.device"),
     "utilities.collate_outputs": ("training.online_evaluation",),
     "utilities.default_n_proc_DA": ("training.upstream_helpers",),

@@ -10,6 +10,9 @@ from nnunet_lite.exceptions import ArgumentError
 ANISO_THRESHOLD = 3  # an axis whose spacing (or patch edge) ratio exceeds this is treated on its own
 SPLITS_SEED = 12345  # of the 5-fold split; part of the file format in practice: everybody compares folds by it
 SAMPLING_SEED = 1234  # of stored foreground locations
+# Sums over tiles above this are not held for the whole image but band by band, and reduced to labels on the way; below,
+# reducing in the background costs less. 1 GiB: 25 classes of 270 x 290 x 290 voxels, 2 of 16000 x 16000 pixels.
+BANDED_PREDICTION_BYTES = 2**30
 
 _TRUE = ("true", "1", "t")
 _FALSE = ("false", "0", "f", "")
@@ -105,6 +108,11 @@ def compile_requested(default: bool) -> bool:
     """Whether torch.compile is wanted (nnUNet_compile: true/1/t in any case; anything else is no)."""
     text = os.environ.get("nnUNet_compile")
     return default if text is None else text.strip().lower() in _TRUE
+
+
+def channels_last_requested(default: bool) -> bool:
+    """Whether predictions on a GPU lay channels innermost in memory (nnUNet_channels_last); CPUs choose themselves."""
+    return switch("nnUNet_channels_last", default)
 
 
 def foreign_architectures_allowed() -> bool:

@@ -9,6 +9,7 @@ nnUNetError                 base; a command prints it as one line and exits with
 ├── ExtensionError          a trainer, planner, reader ... that cannot be found or imported
 ├── WorkerError             a background process died or failed
 ├── StorageError            a file could not be written (disk full, no permission)
+├── OutOfMemory             neither the device nor main memory suffices
 └── NumericalError          NaN or infinity where numbers are needed
 
 The base derives from RuntimeError, which is what upstream raises and what users' scripts catch.
@@ -19,6 +20,8 @@ from __future__ import annotations
 
 class nnUNetError(RuntimeError):
     """Base of all errors a user can do something about; the message is complete in itself."""
+
+    failed_cases: tuple[str, ...] = ()  # where only these failed and all others were done
 
 
 class ArgumentError(nnUNetError, ValueError):
@@ -51,6 +54,10 @@ class WorkerError(nnUNetError):
 
 class StorageError(nnUNetError):
     """A file could not be written completely; nothing half-written is left behind."""
+
+
+class OutOfMemory(nnUNetError, MemoryError):
+    """Neither the device nor main memory suffices, with the least that can be asked for; names how much that is."""
 
 
 class NumericalError(nnUNetError):

@@ -58,13 +58,25 @@ def find_class(kind: str, name: str) -> Any:
         return _of_kind(kind, name, getattr(import_module(builtin[name]), name))
     folders = external_class_folders()
     for folder in folders:
-        for file, names in _definitions(folder):
-            if name in names:
-                return getattr(_import_external(file, folder), name)
+        found = find_in_folder(folder, name)
+        if found is not None:
+            return found
     for entry_point in entry_points(group=f"nnunet_lite.{kind}"):
         if entry_point.name == name:
             return entry_point.load()
     raise ExtensionError(_not_found(kind, name, folders))
+
+
+def find_in_folder(folder: Path, name: str) -> Any:
+    """The class or function of that name in a user's folder or below, or None.
+
+    Raises:
+        ExtensionError: the file that defines it cannot be imported.
+    """
+    for file, names in _definitions(folder):
+        if name in names:
+            return getattr(_import_external(file, folder), name)
+    return None
 
 
 def _of_kind(kind: str, name: str, found: Any) -> Any:
@@ -74,6 +86,12 @@ def _of_kind(kind: str, name: str, found: Any) -> Any:
     listed = ", ".join(known_names(kind))
     what = kind.replace("_", " ")
     raise ExtensionError(f"{name!r} is no {what}: it has no {KINDS[kind][2]}; there are: {listed}")
+
+
+def builtin_file(kind: str, name: str) -> Path | None:
+    """The file of the package that defines a name; None if it is not built in."""
+    module = _builtin_definitions(kind).get(name)
+    return None if module is None else _PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
 
 
 def known_names(kind: str) -> list[str]:

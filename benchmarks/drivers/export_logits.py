@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +21,47 @@ PLANS_MANAGER = {
 
 
 def status(key: str) -> int:
-    """VmRSS or VmHWM of this process in bytes."""
+    """A line of memory of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def smooth_logits(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Random but smooth logits, one channel at a time, so that regions look like organs rather than noise."""
+@contextlib.contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """Yield a list whose element becomes the peak of this process's own memory; mapped files are not its own."""
+    peak, done = [status("RssAnon")], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], status("RssAnon"))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def smooth_logits(shape: tuple[int, ...], dtype: torch.dtype, file: Path | None) -> torch.Tensor:
+    """Random but smooth logits, one channel at a time, so that regions look like organs rather than noise.
+
+    In memory, or in a `.npy` file that is mapped, as a worker gets them.
+    """
     generator = torch.Generator().manual_seed(0)
-    logits = torch.empty(shape, dtype=dtype)
+    logits = torch.empty(shape, dtype=dtype) if file is None else torch.from_numpy(mapped(file, shape, dtype))
     for channel in logits:
         coarse = torch.randn((1, 1, 9, 12, 12), generator=generator) * 4
         channel.copy_(torch.nn.functional.interpolate(coarse, shape[1:], mode="trilinear")[0, 0])
     return logits
+
+
+def mapped(file: Path, shape: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:
+    """A new array in a file whose name is gone at once."""
+    array = np.lib.format.open_memmap(file, "w+", np.dtype(str(dtype).removeprefix("torch.")), shape)
+    file.unlink()
+    return array
 
 
 def main() -> None:
@@ -44,21 +75,23 @@ def main() -> None:
     dataset_json = json.loads(Path(dataset_json_file).read_text())
     dataset_json["labels"] = job.get("labels", dataset_json["labels"])
     torch.set_num_threads(job["threads"])
-    logits = smooth_logits(tuple(job["shape"]), getattr(torch, job["dtype"]))
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
-    before, start, used = status("VmRSS"), time.perf_counter(), time.process_time()
-    if job["probabilities"]:
-        export.export_prediction_from_logits(
-            logits, job["properties"], configuration, manager, dataset_json, output, True, job["threads"]
-        )
-    else:
-        labels = manager.get_label_manager(dataset_json)
-        segmentation = export.convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits, manager, configuration, labels, job["properties"], False, job["threads"]
-        )
-    found = {"seconds": time.perf_counter() - start, "bytes": status("VmHWM") - before}
-    print(json.dumps({**found, "processor": time.process_time() - used}))
-    if not job["probabilities"]:
+    file = Path(f"{output}_logits.npy") if job["from_file"] else None
+    logits = smooth_logits(tuple(job["shape"]), getattr(torch, job["dtype"]), file)
+    segmentation = None
+    with peak_memory() as peak:
+        before, start, used = status("RssAnon"), time.perf_counter(), time.process_time()
+        if job["probabilities"]:
+            export.export_prediction_from_logits(
+                logits, job["properties"], configuration, manager, dataset_json, output, True, job["threads"]
+            )
+        else:
+            labels = manager.get_label_manager(dataset_json)
+            segmentation = export.convert_predicted_logits_to_segmentation_with_correct_shape(
+                logits, manager, configuration, labels, job["properties"], False, job["threads"]
+            )
+        found = {"seconds": time.perf_counter() - start, "processor": time.process_time() - used}
+    print(json.dumps({**found, "bytes": peak[0] - before}))
+    if segmentation is not None:
         np.save(f"{output}.npy", np.asarray(segmentation))
 
 

@@ -10,13 +10,13 @@ import argparse
 import difflib
 import functools
 import math
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from nnunet_lite.configuration import num_processes_default, num_processes_prediction
 from nnunet_lite.exceptions import ArgumentError, nnUNetError
+from nnunet_lite.utilities.termination import end_quietly, orderly_sigterm
 
 
 class Flag:
@@ -63,7 +63,9 @@ class _Parser(argparse.ArgumentParser):
         if [action.dest for action in self._actions if not action.option_strings] != list(_NOT_POSITIONS.values()):
             return
         values = {flag: value for flag, value in zip(given, given[1:], strict=False) if flag in _NOT_POSITIONS}
-        if values and (set(values) != {"-d"} or values["-d"] not in ("cuda", "cpu", "mps")):  # else short for -device
+        if values and (
+            set(values) != {"-d"} or values["-d"] not in ("cuda", "cpu", "mps", "auto")
+        ):  # else short for -device
             example = zip(_NOT_POSITIONS, ("4", "2d", "0"), strict=True)
             words = " ".join(values.get(flag, value) for flag, value in example)
             self.error(f"takes dataset, configuration and fold without flags: {self.prog} {words}")
@@ -110,11 +112,11 @@ def command(
     """
 
     @functools.wraps(function)
+    @orderly_sigterm()
     def run(argv: Sequence[str] | None = None) -> int:
         from nnunet_lite.utilities.logging import log_to_console
 
         log_to_console()
-        _exit_on_sigterm()
         try:
             return function(argv) or 0
         except nnUNetError as error:
@@ -125,20 +127,11 @@ def command(
             but = f" With {given[0]} it starts over." if given and after_stop == SAME_COMMAND else ""
             print(f"{after_stop}{but}", file=sys.stderr)
             return 130
+        finally:
+            if argv is None:  # called by the console script
+                end_quietly()
 
     return run
-
-
-def _exit_on_sigterm() -> None:
-    """End through the normal way out, so that background processes are ended and temporary files removed."""
-
-    def leave(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    try:
-        signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not the main thread: somebody calls a command from a program of theirs
-        return
 
 
 def dataset(text: str) -> int | str:
@@ -212,7 +205,10 @@ FOLDS = Flag(
 )
 CHECKPOINT = Flag("-chk", default="checkpoint_final.pth", help="checkpoint file name (default: %(default)s)")
 DEVICE = Flag(
-    "-device", default="cuda", help="cuda, cpu or mps; CUDA_VISIBLE_DEVICES chooses the GPU (default: %(default)s)"
+    "-device",
+    default="cuda",
+    help="cuda, cpu, mps, or auto: the first of cuda, mps, cpu that there is; CUDA_VISIBLE_DEVICES chooses the GPU "
+    "(default: %(default)s)",
 )
 PRECISION = Flag(
     "--precision",
@@ -276,6 +272,9 @@ MAX_RAM = Flag(
     default=None,
     metavar="SIZE",
     help="memory that background work may take together, for example 16G (default: 80 %% of what is free)",
+)
+MAX_RAM_OF_PREDICTION = MAX_RAM.but(
+    help="memory that the prediction may take with all its processes, for example 16G (default: 80 %% of what is free)"
 )
 
 # moving and adapting plans
@@ -400,7 +399,7 @@ PREVIOUS_STAGE = Flag(
 )
 NUM_PARTS = Flag("-num_parts", type=int, default=1, help="number of calls that share the work (default: %(default)s)")
 PART_ID = Flag("-part_id", type=int, default=0, help="number of this call, from 0 (default: %(default)s)")
-DISABLE_PROGRESS_BAR = _switch("--disable_progress_bar", help="no progress bars")
+DISABLE_PROGRESS_BAR = _switch("--disable_progress_bar", help="a line for each case instead of a progress bar")
 NOT_ON_DEVICE = _switch("--not_on_device", help="keep the images and sums in main memory to save GPU memory; slower")
 
 # evaluation

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from nnunet_lite.cli import arguments as flags
 from nnunet_lite.cli.arguments import command, make_parser
-from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.exceptions import nnUNetError
 
 if TYPE_CHECKING:
     from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunet_lite.inference.prediction_cases import Output, Source
+    from nnunet_lite.utilities.parts import Part
 
 _COMMON = (
     flags.STEP_SIZE,
@@ -28,7 +30,7 @@ _COMMON = (
     flags.DISABLE_PROGRESS_BAR,
     flags.NOT_ON_DEVICE,
     flags.PRECISION,
-    flags.MAX_RAM,
+    flags.MAX_RAM_OF_PREDICTION,
 )
 
 _command = partial(command, after_stop="Stopped. Finished cases are kept; --continue_prediction skips them.")
@@ -79,31 +81,43 @@ def predict_from_modelfolder_entry(argv: Sequence[str] | None = None) -> None:
 
 def _predict(args: argparse.Namespace, model_folder: str | Path, num_parts: int = 1, part_id: int = 0) -> None:
     """What both commands do."""
+    from nnunet_lite.utilities.parts import check_part
+
+    part = check_part(num_parts, part_id)
     predictor = _predictor(args, model_folder)
-    previous = args.prev_stage_predictions
     stage = predictor.configuration_manager.previous_stage_name
-    if stage is not None and previous is None:
-        previous = _predict_previous_stage(args, model_folder, stage, predictor.dataset_json["file_ending"], num_parts)
-    _predict_files(args, predictor, args.o, args.save_probabilities, previous, num_parts, part_id)
+    if stage is None or args.prev_stage_predictions is not None:
+        _predict_files(args, predictor, args.i, args.o, args.save_probabilities, args.prev_stage_predictions, part)
+    else:
+        _predict_cascade(args, predictor, model_folder, stage, part)
 
 
-def _predict_previous_stage(
-    args: argparse.Namespace, model_folder: str | Path, stage: str, file_ending: str, num_parts: int
-) -> Path:
-    """Predict with the first stage of a cascade, into a folder inside the output folder, which is returned."""
-    from nnunet_lite.inference.previous_stage import find_previous_stage, previous_stage_output
+def _predict_cascade(
+    args: argparse.Namespace, predictor: nnUNetPredictor, model_folder: str | Path, stage: str, part: Part
+) -> None:
+    """Predict with the first stage of a cascade, into a folder inside the output folder, then with the second."""
+    from nnunet_lite.inference.previous_stage import cases_without, find_previous_stage, previous_stage_output
     from nnunet_lite.utilities.logging import logger
+    from nnunet_lite.utilities.parts import WHOLE
 
     model = find_previous_stage(model_folder, stage, args.f, args.chk)
-    if num_parts > 1:
-        raise ArgumentError(
-            f"-num_parts {num_parts}: predict the images with {stage} first, then name that folder with "
-            "-prev_stage_predictions"
-        )
-    output = previous_stage_output(args.o, file_ending, stage)
+    source, target, failed = args.i, args.o, None
+    output = previous_stage_output(args.o, predictor.dataset_json["file_ending"], stage)
     logger.info("First stage of the cascade: %s, predictions go to %s", model, output)
-    _predict_files(args, _predictor(args, model), output, False, None, 1, 0)
-    return output
+    try:
+        _predict_files(args, _predictor(args, model), source, output, False, None, part)
+    except nnUNetError as error:
+        if not error.failed_cases:
+            raise
+        source, target = cases_without(error.failed_cases, source, target, predictor.dataset_json, part)
+        if not source:
+            raise
+        failed, part = error, WHOLE
+        logger.warning("%s: %s", stage, error)
+    logger.info("Second stage of the cascade")
+    _predict_files(args, predictor, source, target, args.save_probabilities, output, part)
+    if failed is not None:
+        raise failed
 
 
 def _predictor(args: argparse.Namespace, model_folder: str | Path) -> nnUNetPredictor:
@@ -133,20 +147,20 @@ def _predictor(args: argparse.Namespace, model_folder: str | Path) -> nnUNetPred
 def _predict_files(
     args: argparse.Namespace,
     predictor: nnUNetPredictor,
-    output: str | Path,
+    source: Source,
+    output: Output,
     save_probabilities: bool,
     previous: str | Path | None,
-    num_parts: int,
-    part_id: int,
+    part: Part,
 ) -> None:
     predictor.predict_from_files(
-        args.i,
+        source,
         output,
         save_probabilities,
         not args.continue_prediction,
         args.npp,
         args.nps,
         previous,
-        num_parts,
-        part_id,
+        part.num_parts,
+        part.part_id,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from nnunet_lite.imageio.case_properties import CaseProperties
 from nnunet_lite.imageio.tiff import is_tiff, read_tiff, read_tiff_header, write_tiff
 from nnunet_lite.utilities.files import atomic_path
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.memory import format_size, memory_limit
 
 _DAMAGED = (OSError, ValueError, SyntaxError)  # what Pillow raises for one
+_OPENING = threading.Lock()
 _SPACING = (999.0, 1.0, 1.0)  # pixels have no size; the first axis does not exist
 
 
@@ -70,12 +73,34 @@ class NaturalImage2DIO(BaseReaderWriter):
 def _opened(file: str) -> Iterator[Image.Image]:
     """An image whose header has been read; what Pillow raises, now or while its pixels are read, becomes one line."""
     try:
-        with Image.open(file) as image:
+        with _open(file) as image:
             yield image
     except FileNotFoundError as error:
         raise DatasetError(f"{file} does not exist") from error
+    except DatasetError:
+        raise
     except _DAMAGED as error:
         raise unreadable(file, error) from error
+
+
+def _open(file: str) -> Image.Image:
+    """Open without Pillow's limit of 179 million pixels, which a slide may well have; see `_require_memory`."""
+    with _OPENING:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _require_memory(image: Image.Image, file: str) -> None:
+    """Refuse an image that cannot be held: a small file may claim any number of pixels."""
+    values = image.width * image.height * len(image.getbands())
+    if 5 * values > memory_limit():  # a byte and a float32 of each
+        raise DatasetError(
+            f"{file}: {image.width} x {image.height} pixels, which take {format_size(5 * values)} of memory, more than "
+            f"there is ({format_size(memory_limit())}); cut the image into parts, or replace it if that size is wrong"
+        )
 
 
 def _content(file: str, as_colours: bool) -> FileContent:
@@ -94,6 +119,7 @@ def _content(file: str, as_colours: bool) -> FileContent:
 def _pixels(file: str, as_colours: bool) -> NDArray[Any]:
     """Pixels (y, x) or (y, x, c) of anything but a TIFF."""
     with _opened(file) as image:
+        _require_memory(image, file)
         if image.format == "PNG" and len(image.getbands()) > 1 and _bits_per_colour(file) == 16:
             logger.warning("%s: 16 bits per colour, of which 8 are used; save it as .tif to keep them", file)
         palette = image.palette if image.mode == "P" and as_colours else None

@@ -9,26 +9,26 @@ import inspect
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import DatasetError
+from nnunet_lite.inference.case_resources import Demand
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.plans.label_manager import convert_labelmap_to_one_hot
 from nnunet_lite.plans.plans_manager import PlansManager
-from nnunet_lite.preprocessing.resume import estimate_memory
+from nnunet_lite.utilities.exchange_folder import ExchangeFolder
 from nnunet_lite.utilities.files import storage_errors
 from nnunet_lite.utilities.parallel import Task, WorkerPool
+from nnunet_lite.utilities.waiting import error_of
 
 _LARGE = 2**26  # bytes; larger arrays go between processes as memory-mapped files, smaller ones through the pipe
-
-# Seconds of work a worker must take over to be worth its start: rough guesses, as are the costs per voxel below
-_WORKER_START = {"preprocessing": 1.5, "export": 3.0}
 
 
 class CaseToPredict(NamedTuple):
@@ -73,7 +73,7 @@ def preprocess_case(
     arguments: tuple[Any, ...] = (case.image, case.previous, dict(case.properties or {}), *managers)
     run = preprocessor.run_case_npy
     if isinstance(case.image, np.ndarray):
-        _check_array(case, documents.dataset_json)
+        _check_array(case, documents.configuration, documents.dataset_json)
     else:
         run, arguments = preprocessor.run_case, (list(case.image), case.previous, *managers)
     takes_option = "with_class_locations" in inspect.signature(run).parameters  # one ported from upstream has it not
@@ -91,7 +91,7 @@ def preprocess_case(
     }
 
 
-def _check_array(case: CaseToPredict, dataset_json: Mapping[str, Any]) -> None:
+def _check_array(case: CaseToPredict, configuration: ConfigurationManager, dataset_json: Mapping[str, Any]) -> None:
     """Raise DatasetError, naming the case, for an array that the model cannot be given."""
     assert isinstance(case.image, np.ndarray)
     shape, channels = case.image.shape, len(image_channels(dataset_json))
@@ -105,6 +105,15 @@ def _check_array(case: CaseToPredict, dataset_json: Mapping[str, Any]) -> None:
         raise DatasetError(
             f"{case.name}: its properties have spacing {spacing}; expected three positive numbers in the order of the "
             "array's axes, as the image reader returns them"
+        )
+    stage = configuration.previous_stage_name
+    if (case.previous is None) != (stage is None):
+        raise DatasetError(
+            f"{case.name}: this configuration is the second stage of a cascade and needs the segmentation that {stage} "
+            "predicts of the same image"
+            if stage is not None
+            else f"{case.name}: a previous stage's segmentation was given, but this configuration is not the second "
+            "stage of a cascade; leave it out"
         )
     if isinstance(case.previous, np.ndarray) and case.previous.shape != (1, *shape[1:]):
         raise DatasetError(
@@ -126,75 +135,80 @@ def hand_over(array: NDArray[Any], exchange_folder: str) -> NDArray[Any] | str:
 
 def preprocessed_cases(
     cases: Sequence[CaseToPredict],
+    demands: Sequence[Demand],
     documents: ModelDocuments,
     pool: WorkerPool,
-    processes: int,
-    exchange_folder: str,
+    exchange: ExchangeFolder | None = None,
     verbose: bool = False,
 ) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
     """Yield (name, preprocessed case or the error it ended with) in input order; a few cases ahead of the consumer.
 
     Args:
         cases: to preprocess.
+        demands: memory that each of them takes.
         documents: of the model.
-        pool: does the work; a pool of 0 processes does it here, when the case is asked for.
-        processes: size of the pool; that many cases are prepared ahead, and one more.
-        exchange_folder: for large arrays on their way between processes.
+        pool: does the work, and one case more than it has processes is prepared ahead; a pool of 0 processes does it
+            here, when the case is asked for.
+        exchange: for large arrays on their way between processes; None hands over all of them through the pipe.
         verbose: the preprocessor logs shapes.
     """
-    folder = exchange_folder if processes else None
-    ahead: deque[tuple[str, Future[Any]]] = deque()
-    for case in cases:
-        memory = 0 if isinstance(case.image, np.ndarray) or not processes else _memory(case, documents)
-        task = Task(case.name, preprocess_case, (case, documents, verbose, folder), memory)
-        ahead.append((case.name, pool.submit(task)))
-        if len(ahead) > (processes + 1 if processes else 0):
-            yield _result(*ahead.popleft())
+    ahead: deque[_Preprocessing] = deque()
+    for case, demand in zip(cases, demands, strict=True):
+        if not pool.size:
+            with pool.budget.hold(demand.preprocessing):
+                future = pool.submit(Task(case.name, preprocess_case, (case, documents, verbose)))
+            yield _result(case.name, future)
+            continue
+        ahead.append(_Preprocessing(case, demand, documents, pool, exchange, verbose))
+        if len(ahead) > pool.size + 1:
+            yield ahead.popleft().result()
     while ahead:
-        yield _result(*ahead.popleft())
+        yield ahead.popleft().result()
+
+
+class _Preprocessing:
+    """A case that is preprocessed in the background; as long as its image waits in memory, the budget knows."""
+
+    def __init__(
+        self,
+        case: CaseToPredict,
+        demand: Demand,
+        documents: ModelDocuments,
+        pool: WorkerPool,
+        exchange: ExchangeFolder | None,
+        verbose: bool,
+    ) -> None:
+        self._name = case.name
+        self._budget = pool.budget
+        self._size = demand.image if waits_in_memory(demand.image, exchange) else 0
+        folder = None if exchange is None else exchange.path
+        self._future = pool.submit(
+            Task(case.name, preprocess_case, (case, documents, verbose, folder), demand.preprocessing)
+        )
+        self._future.add_done_callback(lambda future: self._budget.keep(self._size))
+
+    def result(self) -> tuple[str, dict[str, Any] | Exception]:
+        result = _result(self._name, self._future)
+        self._budget.keep(-self._size)
+        return result
+
+
+def waits_in_memory(size: int, exchange: ExchangeFolder | None) -> bool:
+    """Whether an array of so many bytes is handed over in memory rather than on a disk."""
+    return exchange is None or exchange.in_memory or size < _LARGE
 
 
 def _result(name: str, future: Future[Any]) -> tuple[str, dict[str, Any] | Exception]:
-    error = future.exception()
+    error = error_of(future)
     if error is not None and not isinstance(error, Exception):
         raise error
     return name, future.result() if error is None else error
 
 
-def _memory(case: CaseToPredict, documents: ModelDocuments) -> int:
-    try:
-        return int(estimate_memory(list(case.image), PlansManager(documents.plans), documents.configuration))
-    except DatasetError:
-        return 0  # the worker will say what is wrong with the file
+if not TYPE_CHECKING:
 
-
-def worthwhile_processes(
-    preprocessing: int, export: int, cases: Iterable[CaseToPredict], documents: ModelDocuments, heads: int
-) -> tuple[int, int]:
-    """The requested numbers of processes, or 0 for a side whose whole work takes less time than starting one.
-
-    A few small images are predicted before a worker has imported what it needs.
-    """
-    seconds = {"preprocessing": 0.0, "export": 0.0}
-    reader = PlansManager(documents.plans).image_reader_writer_class()
-    for case in cases:
-        channels, voxels = _size(case, reader)
-        seconds["preprocessing"] += 1e-7 * channels * voxels
-        seconds["export"] += (5e-8 + 5e-9 * heads) * voxels
-        if all(seconds[side] > start for side, start in _WORKER_START.items()):
-            break
-    return (
-        preprocessing if seconds["preprocessing"] > _WORKER_START["preprocessing"] else 0,
-        export if seconds["export"] > _WORKER_START["export"] else 0,
-    )
-
-
-def _size(case: CaseToPredict, reader: Any) -> tuple[int, float]:
-    """(channels, voxels) of a case without reading its voxels; (0, 0) where the file cannot be read."""
-    if isinstance(case.image, np.ndarray):
-        return case.image.shape[0], float(np.prod(case.image.shape[1:]))
-    try:
-        shape = reader.read_header(case.image[0]).shape
-    except (DatasetError, OSError, AttributeError):
-        return 0, 0.0
-    return shape[0] * len(case.image), float(np.prod(shape[1:]))
+    def __getattr__(name: str) -> Any:
+        """Upstream's iterators, which need torch: `preprocessing_iterator_fromfiles`, `..._fromnpy`."""
+        if name.startswith("preprocessing_iterator_"):
+            return getattr(import_module("nnunet_lite.inference.upstream_helpers"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

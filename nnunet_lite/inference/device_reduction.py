@@ -89,7 +89,7 @@ def _interpolated(logits: Tensor, plan: InterpolationPlan, planes: slice, rows: 
     values = _along(values, 3, z, slice(None), 0)
     values = _along(values, 2, y, rows, sources[1].start)
     values = _along(values, 1, x, planes, sources[0].start)
-    return values if plan.is_identity else values.to(logits.dtype).float()
+    return values if plan.is_identity or not plan.keeps_type else values.to(logits.dtype).float()
 
 
 def _sources(axis: AxisMap, part: slice) -> slice:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -196,19 +197,53 @@ def _export(
     threads: int | None,
 ) -> None:
     """Write labels and probabilities (image geometry) through views in network geometry; no copy at full size."""
-    inside = _inside(plans_manager, properties)
-    probabilities_inside = None
-    if probabilities is not None:
-        if math.prod(properties["shape_after_cropping_and_before_resampling"]) < labels.size:
-            probabilities[:] = 0
-            if not label_manager.has_regions:
-                probabilities[0] = 1
-        probabilities_inside = inside(probabilities)
+    inside = views_in_network_space(plans_manager, label_manager, properties, labels, probabilities)
     logits, plan = _to_image_shape(predicted_logits, plans_manager, configuration_manager, properties)
     if logits.device.type == "cuda" and probabilities is None and can_reduce_on_device(label_manager):
-        reduce_logits_on_device(logits, plan, label_manager, inside(labels))
+        reduce_logits_on_device(logits, plan, label_manager, inside.labels)
     else:
-        reduce_logits(logits.cpu(), plan, label_manager, inside(labels), probabilities_inside, threads)
+        reduce_logits(logits.cpu(), plan, label_manager, inside.labels, inside.probabilities, threads)
+
+
+class ViewsInNetworkSpace(NamedTuple):
+    """Parts of arrays in image geometry, as the network sees them: transposed and cropped."""
+
+    labels: NDArray[Any]  # (x, y, z)
+    probabilities: NDArray[np.float32] | None  # (heads, x, y, z)
+
+
+def views_in_network_space(
+    plans_manager: PlansManager,
+    label_manager: LabelManager,
+    properties: Mapping[str, Any],
+    labels: NDArray[Any],
+    probabilities: NDArray[np.float32] | None,
+) -> ViewsInNetworkSpace:
+    """The cropped and transposed parts of what has the image's geometry; probabilities outside are filled here.
+
+    Raises:
+        DatasetError: the properties contradict each other.
+    """
+    inside = _inside(plans_manager, properties)
+    if probabilities is None:
+        return ViewsInNetworkSpace(inside(labels), None)
+    if math.prod(properties["shape_after_cropping_and_before_resampling"]) < labels.size:
+        probabilities[:] = 0
+        if not label_manager.has_regions:
+            probabilities[0] = 1
+    return ViewsInNetworkSpace(inside(labels), inside(probabilities))
+
+
+def linear_plan(
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    properties: Mapping[str, Any],
+    shape: Sequence[int],
+) -> InterpolationPlan | None:
+    """How logits (x, y, z) become the cropped image's shape; None if the plans' function is not a linear one."""
+    shape_out = tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"])
+    spacings = _spacings(plans_manager, configuration_manager, properties)
+    return _plan_of(configuration_manager.resampling_fn_probabilities, tuple(shape), shape_out, spacings)
 
 
 def _export_with_probabilities_file(
@@ -320,4 +355,5 @@ def _plan_of(
     else:
         return None
     plan = interpolation_plan(shape_in, shape_out, *spacings, **options)
+    plan = replace(plan, keeps_type=name is not resample_torch_fornnunet)
     return plan if is_linear(plan) else None

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 import torch
 
 from nnunet_lite.configuration import num_compute_threads
 from nnunet_lite.exceptions import StorageError
-from nnunet_lite.inference.data_iterators import ModelDocuments, hand_over
+from nnunet_lite.inference.case_resources import Demand
+from nnunet_lite.inference.data_iterators import ModelDocuments, hand_over, waits_in_memory
 from nnunet_lite.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
     export_prediction_from_logits,
     load_and_delete,
 )
+from nnunet_lite.inference.failed_cases import explained
+from nnunet_lite.inference.reduced_prediction import ReducedPrediction
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.device import num_threads
-from nnunet_lite.utilities.parallel import Outcome, Task, WorkerPool, summary_of
+from nnunet_lite.utilities.exchange_folder import ExchangeFolder
+from nnunet_lite.utilities.parallel import Outcome, Task, WorkerPool
+from nnunet_lite.utilities.waiting import error_of, wait_for_any
+
+_WAITING = 2  # cases more than workers whose logits may wait
 
 
 def export_case(
     logits: Any, properties: Mapping[str, Any], documents: ModelDocuments, output: str | None, probabilities: bool
 ) -> Any:
     """Write a case, or return labels or (labels, probabilities) if there is no output; task of a worker."""
+    if isinstance(logits, ReducedPrediction):
+        return logits.finish(properties, documents, output)
     plans_manager = PlansManager(documents.plans)
     if output is not None:
         export_prediction_from_logits(
@@ -38,73 +46,107 @@ def export_case(
     )
 
 
+class _Case(NamedTuple):
+    """A case and what will become of it."""
+
+    name: str
+    future: Future[Any]
+
+
 class ExportQueue:
-    """Exports cases behind the network's back; use it as a context manager.
+    """Exports cases behind the network's back.
 
     Args:
         documents: of the model.
         probabilities: write or return them too.
-        processes: background workers; at most two cases more than these wait, then `submit` does. With 0 it works
-            here.
+        pool: does the work; of 0 processes, `submit` does it here.
+        exchange: for large arrays on their way to the workers; None hands over all of them through the pipe.
     """
 
-    def __init__(self, documents: ModelDocuments, probabilities: bool, processes: int) -> None:
+    def __init__(
+        self, documents: ModelDocuments, probabilities: bool, pool: WorkerPool, exchange: ExchangeFolder | None = None
+    ) -> None:
         self._documents = documents
         self._probabilities = probabilities
-        self._processes = processes
-        self._pool = WorkerPool(processes)
-        self._folder = tempfile.TemporaryDirectory(prefix="nnunet_lite-")
-        self._cases: list[tuple[str, Future[Any]]] = []
+        self._pool = pool
+        self._exchange = exchange
+        self._cases: list[_Case] = []
+        self._running: list[_Case] = []
 
-    def __enter__(self) -> ExportQueue:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._pool.__exit__(*error)
-        self._folder.cleanup()
-
-    def submit(self, name: str, logits: torch.Tensor, properties: Mapping[str, Any], output: str | None) -> None:
-        """Export a case as soon as a worker is free.
+    def wait_for_room(self) -> None:
+        """Wait until few enough cases are under way for another one; do it before its logits are there.
 
         Raises:
             StorageError: an earlier case met a full disk; those after it would, too.
         """
-        self._wait_for_room()
-        array = logits.numpy()
-        data = hand_over(array, self._folder.name) if self._processes else array
-        task = Task(name, export_case, (data, dict(properties), self._documents, output, self._probabilities))
-        with num_threads(num_compute_threads() if not self._processes else torch.get_num_threads()):
-            self._cases.append((name, self._pool.submit(task)))
+        while True:
+            for case in self._running:
+                if case.future.done() and isinstance(case.future.exception(), StorageError):
+                    case.future.result()
+            self._running = [case for case in self._running if not case.future.done()]
+            if len(self._running) < self._pool.size + _WAITING:
+                return
+            wait_for_any(case.future for case in self._running)
+
+    def submit(
+        self,
+        name: str,
+        logits: torch.Tensor | ReducedPrediction,
+        properties: Mapping[str, Any],
+        output: str | None,
+        demand: Demand | None = None,
+    ) -> None:
+        """Export a case as soon as a worker is free.
+
+        Args:
+            name: of the case.
+            logits: (heads, x, y, z), or what was made of them.
+            properties: of the case.
+            output: path without file ending, or None to return the result.
+            demand: memory it takes.
+
+        Raises:
+            StorageError: the logits cannot be handed over.
+        """
+        reduced = isinstance(logits, ReducedPrediction)
+        array: Any = logits.labels if isinstance(logits, ReducedPrediction) else logits.numpy()
+        demand = demand or Demand()
+        of_model = (self._documents, output, self._probabilities)
+        if not self._pool.size:
+            with num_threads(num_compute_threads()):
+                task = Task(name, export_case, (logits if reduced else array, dict(properties), *of_model))
+                self._add(name, self._pool.submit(task))
+            return
+        data = array if self._exchange is None else hand_over(array, self._exchange.path)
+        if isinstance(logits, ReducedPrediction):
+            data = logits._replace(labels=data)
+        size = array.nbytes if waits_in_memory(array.nbytes, self._exchange) else 0
+        self._pool.budget.keep(size)
+        future = self._pool.submit(Task(name, export_case, (data, dict(properties), *of_model), demand.export))
+        future.add_done_callback(lambda _: self._pool.budget.keep(-size))
+        self._add(name, future)
 
     def fail(self, name: str, error: Exception) -> None:
         """Note a case that failed before it came here."""
         future: Future[Any] = Future()
         future.set_exception(error)
-        self._cases.append((name, future))
+        self._add(name, future)
 
-    def results(self) -> list[Any]:
-        """What the cases returned, in the order they came.
+    def number_done(self) -> int:
+        """Cases that are exported."""
+        return sum(case.future.done() and case.future.exception() is None for case in self._cases)
 
-        Raises:
-            nnUNetError: some failed; lists each with its reason.
-        """
+    def outcomes(self) -> list[Outcome]:
+        """What became of the cases, in the order they came; waits for them."""
         outcomes = []
         for name, future in self._cases:
-            error = future.exception()
+            error = error_of(future)
             if error is not None and not isinstance(error, Exception):
                 raise error
-            outcomes.append(Outcome(name, None if error else future.result(), error))
-        failures = [outcome for outcome in outcomes if outcome.error is not None]
-        if failures:
-            raise summary_of(failures, len(outcomes))
-        return [outcome.value for outcome in outcomes]
+            outcomes.append(Outcome(name, None, explained(error)) if error else Outcome(name, future.result(), None))
+        return outcomes
 
-    def _wait_for_room(self) -> None:
-        while True:
-            running = [future for _, future in self._cases if not future.done()]
-            for _, future in self._cases:
-                if future.done() and isinstance(future.exception(), StorageError):
-                    future.result()
-            if len(running) < self._processes + 2:
-                return
-            wait(running, return_when=FIRST_COMPLETED)
+    def _add(self, name: str, future: Future[Any]) -> None:
+        case = _Case(name, future)
+        self._cases.append(case)
+        self._running.append(case)

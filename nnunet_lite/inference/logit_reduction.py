@@ -67,7 +67,8 @@ def index_of_largest(block: NDArray[np.float32]) -> NDArray[Any]:
 class InterpolatedRows:
     """Some rows of the logits (heads, x, y, z) at output resolution, one index of the first axis at a time.
 
-    Values are rounded to the type of the logits, so that ties are those of an array that was resized as a whole.
+    Values are rounded to the type of the logits if the plan keeps it, so that ties are those of an array that was
+    resized as a whole.
     """
 
     def __init__(self, logits: Tensor, plan: InterpolationPlan, rows: slice) -> None:
@@ -82,7 +83,8 @@ class InterpolatedRows:
         self._logits = logits
         self._resized: dict[int, Tensor] = {}  # source index -> these rows at output resolution, the two in use
         shape = (len(logits), len(lower), self._columns.size_out)
-        self._rounded = None if logits.dtype == torch.float32 or plan.is_identity else torch.empty(shape).to(logits)
+        rounds = logits.dtype != torch.float32 and plan.keeps_type and not plan.is_identity
+        self._rounded = torch.empty(shape).to(logits) if rounds else None
         self._values = torch.empty(shape)
 
     def sources(self, index: int) -> tuple[int, int, float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,30 +11,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from nnunet_lite.configuration import compile_requested, num_compute_threads, num_processes_default
-from nnunet_lite.exceptions import ArgumentError, NumericalError, StorageError
-from nnunet_lite.inference.data_iterators import (
-    CaseToPredict,
-    ModelDocuments,
-    preprocess_case,
-    preprocessed_cases,
-    worthwhile_processes,
-)
+from nnunet_lite.exceptions import ArgumentError, NumericalError
+from nnunet_lite.inference.case_resources import Demand, Network
+from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, preprocess_case, preprocessed_cases
+from nnunet_lite.inference.device_memory import DeviceMemory, Weights
 from nnunet_lite.inference.export_prediction import load_and_delete
-from nnunet_lite.inference.export_queue import ExportQueue, export_case
-from nnunet_lite.inference.logit_prediction import PredictionSettings, Weights, predict_logits
-from nnunet_lite.inference.prediction_cases import Output, Source, array_cases, find_cases, is_done, output_folder
+from nnunet_lite.inference.export_queue import export_case
+from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, predict_logits
+from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
+from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline
+from nnunet_lite.inference.prediction_request import requested_cases
+from nnunet_lite.inference.reduced_prediction import CaseInBands, ReducedPrediction
+from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 from nnunet_lite.models.checkpoint import load_weights
+from nnunet_lite.models.model_documents import require_predictable
 from nnunet_lite.models.trained_model import Fold, TrainedModel
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.device import can_compile, empty_cache, num_threads, resolve_precision
-from nnunet_lite.utilities.files import PathLike, save_json
-from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.parallel import WorkerPool
-from nnunet_lite.utilities.parts import check_part
 
 
 class nnUNetPredictor:
@@ -51,15 +51,15 @@ class nnUNetPredictor:
         allow_tqdm: show progress bars.
         precision: float32, bf16, fp16; auto is fp16 on CUDA and float32 elsewhere.
         dtype_of_sums: what weighted sums over tiles are rounded to. Half precision, as upstream's, decides near-ties
-            as upstream does and takes half the memory; sums that overflow are formed again in float32.
-        max_ram: bytes that background preprocessing may take (default: 80 % of what is available).
+            as upstream does and takes half the memory; sums cannot overflow, whatever the logits.
+        max_ram: bytes that the prediction of files may take in all its processes (default: 80 % of what is free).
     """
 
-    plans_manager: PlansManager
-    configuration_manager: ConfigurationManager
-    dataset_json: dict[str, Any]
-    label_manager: LabelManager
-    network: nn.Module
+    plans_manager = cast("PlansManager", None)  # these five: until there is a model
+    configuration_manager = cast("ConfigurationManager", None)
+    dataset_json = cast("dict[str, Any]", None)
+    label_manager = cast("LabelManager", None)
+    network = cast("nn.Module", None)
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class nnUNetPredictor:
         self.list_of_parameters: list[Weights] | None = None
         self.trainer_name: str | None = None
         self.allowed_mirroring_axes: tuple[int, ...] | None = None
-        self._loaded: Weights | None = None  # the member whose weights the network has
+        self._loaded: tuple[nn.Module, Weights] | None = None  # network, and the member whose weights it has
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
 
@@ -116,9 +116,8 @@ class nnUNetPredictor:
         members = model.load_members(use_folds, checkpoint_name)
         first = members[0]
         configuration = model.plans_manager.get_configuration(first.configuration)
-        network = model.build_network(first.trainer_name, first.configuration)
-        for member in members:
-            load_weights(network, member.weights, f"fold {member.fold} of {model.folder}")
+        require_predictable(model.plans_manager, configuration, model.dataset_json)
+        network = model.load_network(members)
         self.manual_initialization(
             network,
             model.plans_manager,
@@ -161,6 +160,7 @@ class nnUNetPredictor:
         self.trainer_name = trainer_name
         self.allowed_mirroring_axes = inference_allowed_mirroring_axes
         self._loaded = None
+        self._memory = DeviceMemory()
         self.network = network
         if compile_requested(False) and not hasattr(network, "_orig_mod") and can_compile(self.device):
             self.network = cast("nn.Module", torch.compile(network))
@@ -210,10 +210,10 @@ class nnUNetPredictor:
             "num_parts": num_parts,
             "part_id": part_id,
         }
-        cases = self._cases(arguments)
-        if not cases:
-            return None
-        return self._predict_cases(cases, save_probabilities, npp, nps)
+        documents = self._documents()
+        documents.configuration.require_classes()
+        cases, done = requested_cases(arguments, documents)
+        return self._predict_cases(cases, save_probabilities, npp, nps, done) if cases else None
 
     def predict_from_files_sequential(
         self,
@@ -279,9 +279,8 @@ class nnUNetPredictor:
             properties_or_list_of_properties,
             truncated_ofname,
         )
-        processes = min(num_processes, len(cases))
-        with tempfile.TemporaryDirectory() as folder, WorkerPool(processes, max_ram=self.max_ram) as pool:
-            for _, item in preprocessed_cases(cases, self._documents(), pool, processes, folder):
+        with WorkerPool(min(num_processes, len(cases)), max_ram=self.max_ram) as pool:
+            for _, item in preprocessed_cases(cases, [Demand()] * len(cases), self._documents(), pool):
                 if isinstance(item, Exception):
                     raise item
                 yield {**item, "data": _as_tensor(item["data"])}
@@ -303,7 +302,10 @@ class nnUNetPredictor:
             for number, item in enumerate(data_iterator)
         )
         nps = num_processes_segmentation_export
-        return self._predict_stream(stream, save_probabilities, num_processes_default() if nps is None else nps)
+        nps = num_processes_default() if nps is None else nps
+        results = self._pipeline(save_probabilities, 0, nps).run_stream(stream)
+        empty_cache(self.device)
+        return results
 
     def predict_single_npy_array(
         self,
@@ -316,7 +318,7 @@ class nnUNetPredictor:
         """Predict one array (c, d0, d1, d2) in this process; labels, or (labels, probabilities), or None if written."""
         case = CaseToPredict("image", input_image, segmentation_previous_stage, image_properties, output_file_truncated)
         item = preprocess_case(case, self._documents(), self.verbose_preprocessing)
-        logits = self._predict_item(case.name, item)
+        logits = self._predict_item(case.name, item, None, save_or_return_probabilities)
         with num_threads(num_compute_threads()):
             return export_case(
                 logits, item["data_properties"], self._documents(), output_file_truncated, save_or_return_probabilities
@@ -335,99 +337,89 @@ class nnUNetPredictor:
         """As `predict_logits_from_preprocessed_data`, with the weights that the network has now."""
         return self._predict(input_image, (None,))
 
-    def _predict(self, data: Tensor, members: Sequence[Weights | None], name: str = "") -> Tensor:
-        settings = PredictionSettings(
+    def _predict(self, data: Tensor, members: Sequence[Weights | None], progress: Progress | None = None) -> Tensor:
+        self._require_model()
+        if progress is not None:
+            return predict_logits(self.network, data, self._settings(), members, self._load, progress)
+        with self._bar() as bar:
+            return predict_logits(self.network, data, self._settings(), members, self._load, bar)
+
+    def _bar(self) -> Any:
+        return tqdm(disable=None if self.allow_tqdm else True, leave=False, unit="tile")  # None: no terminal
+
+    def _settings(self) -> PredictionSettings:
+        return PredictionSettings(
             patch_size=tuple(self.configuration_manager.patch_size),
             tile_step_size=self.tile_step_size,
             use_gaussian=self.use_gaussian,
-            mirroring_axes=self.allowed_mirroring_axes if self.use_mirroring else None,
+            mirroring_axes=self._mirroring_axes(),
             heads=self.label_manager.num_segmentation_heads,
             device=self.device,
             sums_on_device=self.perform_everything_on_device,
             autocast_dtype=self.autocast_dtype,
             dtype_of_sums=self.dtype_of_sums,
+            memory=self._memory,
         )
-        return predict_logits(self.network, data, settings, members, self._load, self.allow_tqdm, name)
+
+    def _mirroring_axes(self) -> tuple[int, ...] | None:
+        return self.allowed_mirroring_axes if self.use_mirroring else None
 
     def _members(self) -> Sequence[Weights | None]:
         """Weights of each member, or one None: the network as it is."""
         return self.list_of_parameters or (None,)
 
     def _load(self, member: Weights | None) -> None:
-        if member is not None and member is not self._loaded:
+        network, loaded = self._loaded or (None, None)
+        if member is not None and (member is not loaded or network is not self.network):
             load_weights(self.network, member)
-            self._loaded = member
+            self._loaded = self.network, member
 
-    def _cases(self, arguments: Mapping[str, Any]) -> list[CaseToPredict]:
-        """The cases left to do; everything is checked before anything is written."""
-        self.configuration_manager.require_classes()
-        part = check_part(arguments["num_parts"], arguments["part_id"])
-        ending = self.dataset_json["file_ending"]
-        source = arguments["list_of_lists_or_source_folder"]
-        output = arguments["output_folder_or_list_of_truncated_output_files"]
-        previous = arguments["folder_with_segs_from_prev_stage"]
-        stage = self.configuration_manager.previous_stage_name
-        if stage is not None and previous is None:
+    def _require_model(self) -> None:
+        if self.network is None:
             raise ArgumentError(
-                f"This configuration is the second stage of a cascade: predict the same images with {stage} first, "
-                "then name that folder with -prev_stage_predictions"
+                "This predictor has no model yet: call initialize_from_trained_model_folder, or manual_initialization"
             )
-        cases = find_cases(source, output, self.dataset_json, previous if stage is not None else None)
-        cases = part.of(cases)
-        folder = output_folder(output, ending)
-        if folder is not None:
-            save_json(dict(arguments), folder / "predict_from_raw_data_args.json")
-            save_json(self.dataset_json, folder / "dataset.json", sort_keys=False)
-            save_json(self.plans_manager.plans, folder / "plans.json", sort_keys=False)
-        if not arguments["overwrite"]:
-            reader = self.plans_manager.image_reader_writer_class()
-            left = [case for case in cases if not is_done(case, ending, reader, arguments["save_probabilities"])]
-            if len(left) < len(cases):
-                logger.info("%d of %d cases are predicted already", len(cases) - len(left), len(cases))
-            cases = left
-        return cases
 
     def _documents(self) -> ModelDocuments:
+        self._require_model()
         return ModelDocuments(self.plans_manager.plans, self.configuration_manager, self.dataset_json)
 
-    def _predict_cases(self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int) -> list[Any]:
-        self.configuration_manager.require_classes()
-        heads = self.label_manager.num_segmentation_heads
-        npp, nps = worthwhile_processes(npp, nps, cases, self._documents(), heads)
-        processes = min(npp, len(cases))
-        with (
-            tempfile.TemporaryDirectory(prefix="nnunet_lite-") as folder,
-            WorkerPool(processes, max_ram=self.max_ram) as pool,
-        ):
-            stream = preprocessed_cases(cases, self._documents(), pool, processes, folder, self.verbose_preprocessing)
-            return self._predict_stream(stream, save_probabilities, min(nps, len(cases)))
-
-    def _predict_stream(
-        self, stream: Iterable[tuple[str, Mapping[str, Any] | Exception]], save_probabilities: bool, nps: int
+    def _predict_cases(
+        self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int, done_before: int = 0
     ) -> list[Any]:
-        """Predict cases as they come and export them in the background; failed cases are reported at the end."""
-        with ExportQueue(self._documents(), save_probabilities, nps) as queue:
-            for name, item in stream:
-                if self.verbose:
-                    logger.info("Predicting %s", name)
-                try:
-                    if isinstance(item, Exception):
-                        raise item
-                    logits = self._predict_item(name, item)
-                except StorageError:
-                    raise
-                except Exception as error:
-                    queue.fail(name, error)
-                else:
-                    queue.submit(name, logits, item["data_properties"], item.get("ofile"))
-            results = queue.results()
+        self._documents().configuration.require_classes()
+        results = self._pipeline(save_probabilities, npp, nps).run(cases, done_before)
         empty_cache(self.device)
         return results
 
-    def _predict_item(self, name: str, item: Mapping[str, Any]) -> Tensor:
+    def _pipeline(self, save_probabilities: bool, npp: int, nps: int) -> PredictionPipeline:
+        self._require_model()
+        settings = PipelineSettings(
+            save_probabilities,
+            npp,
+            nps,
+            self.max_ram,
+            self.tile_step_size,
+            len(mirror_combinations(self._mirroring_axes())),
+            self.allow_tqdm,
+            self.verbose,
+            self.verbose_preprocessing,
+        )
+        heads = self.label_manager.num_segmentation_heads
+        network = Network(heads, len(self._members()), not self.perform_everything_on_device)
+        predict = partial(self._predict_item, probabilities=save_probabilities)
+        return PredictionPipeline(self._documents(), network, predict, settings)
+
+    def _predict_item(
+        self, name: str, item: Item, progress: Progress | None = None, probabilities: bool = False
+    ) -> Tensor | ReducedPrediction:
+        """Logits of a preprocessed case, or at once what is made of them if they would be large."""
+        case = CaseInBands(name, item["data_properties"], self._documents(), item.get("ofile"), probabilities)
+        data, members = _as_tensor(item["data"]), self._members()
         try:
             with torch.inference_mode():
-                return self._predict(_as_tensor(item["data"]), self._members(), name)
+                reduced = case.predict(self.network, data, self._settings(), members, self._load, progress)
+                return self._predict(data, members, progress) if reduced is None else reduced
         except NumericalError as error:
             raise NumericalError(f"{name}: {error}") from error
 

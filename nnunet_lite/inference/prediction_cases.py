@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.inference.data_iterators import CaseToPredict
+from nnunet_lite.inference.output_conflicts import is_same_folder
 from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.plans.raw_dataset import list_image_cases
 from nnunet_lite.utilities.files import PathLike, subfiles
@@ -37,23 +40,28 @@ def find_cases(
         ArgumentError: outputs that do not fit the cases.
     """
     ending = str(dataset_json["file_ending"])
-    files = _image_files(source, ending)
+    files = _image_files(source, ending, is_same_folder(source, output))
     names = [case_name(images[0], ending) for images in files]
     outputs = _outputs(output, names, ending)
     _check_channels(dict(zip(names, files, strict=True)), dataset_json)
     cases = []
     for name, images, target in zip(names, files, outputs, strict=True):
-        previous = None
-        if previous_stage_folder is not None:
-            stem = name if target is None else Path(target).name
-            previous = str(Path(previous_stage_folder) / f"{stem}{ending}")
-            if not Path(previous).is_file():
-                raise DatasetError(
-                    f"{name}: the previous stage's segmentation {previous} does not exist; predict it "
-                    "first with the configuration before this one"
-                )
-        cases.append(CaseToPredict(name, images, previous, None, target))
+        cases.append(CaseToPredict(name, images, None, None, target))
+    if previous_stage_folder is not None:
+        cases = [with_previous_stage(case, previous_stage_folder, ending) for case in cases]
     return cases
+
+
+def with_previous_stage(case: CaseToPredict, folder: PathLike, ending: str) -> CaseToPredict:
+    """The case with the previous stage's segmentation, `CASE.ending` in `folder`. Raises DatasetError without one."""
+    stem = case.name if case.output is None else Path(case.output).name
+    file = Path(folder) / f"{stem}{ending}"
+    if not file.is_file():
+        raise DatasetError(
+            f"{case.name}: the previous stage's segmentation {file} does not exist; predict it first with the "
+            "configuration before this one"
+        )
+    return case._replace(previous=str(file))
 
 
 def array_cases(images: Any, previous: Any, properties: Any, outputs: Any) -> list[CaseToPredict]:
@@ -94,8 +102,8 @@ def is_done(case: CaseToPredict, ending: str, reader: Any, with_probabilities: b
     """Whether a case's outputs exist and are intact; a damaged one is mentioned and predicted again."""
     if case.output is None:
         return False
-    file, probabilities = Path(f"{case.output}{ending}"), Path(f"{case.output}.npz")
-    if not file.is_file() or (with_probabilities and not probabilities.is_file()):
+    file, probabilities, properties = (Path(f"{case.output}{end}") for end in (ending, ".npz", ".pkl"))
+    if not file.is_file() or (with_probabilities and not (probabilities.is_file() and properties.is_file())):
         return False
     damaged = None
     try:
@@ -122,9 +130,12 @@ def _as_path(value: Any) -> PathLike:
     return path
 
 
-def _image_files(source: Source, ending: str) -> list[list[str]]:
+def _image_files(source: Source, ending: str, with_segmentations: bool) -> list[list[str]]:
     if isinstance(source, (list, tuple)):
-        files = [[str(file) for file in ([images] if isinstance(images, str) else images)] for images in source]
+        files = [
+            [str(file) for file in ([images] if isinstance(images, (str, os.PathLike)) else images)]
+            for images in source
+        ]
         missing = [file for images in files for file in images if not Path(file).is_file()]
         if missing or not all(files):
             raise DatasetError(
@@ -138,7 +149,7 @@ def _image_files(source: Source, ending: str) -> list[list[str]]:
         if not path.name.endswith(ending):
             raise DatasetError(f"{path}: this model reads {ending} files; convert the image, or give a folder of them")
         return [[str(path)]]
-    cases = list_image_cases(path, ending)
+    cases = list_image_cases(path, ending, with_segmentations)
     if not cases:
         others = [Path(file).name for file in subfiles(path)][:3]
         raise DatasetError(
@@ -153,16 +164,22 @@ def _outputs(output: Output, names: list[str], ending: str) -> list[str | None]:
     if isinstance(output, (list, tuple)):
         if len(output) != len(names):
             raise ArgumentError(f"{len(output)} outputs were given for {len(names)} cases; expected one for each")
-        return [str(Path(target)) for target in output]
+        targets = [str(Path(target)) for target in output]
+        _require_distinct(targets, "the list of outputs")
+        return list(targets)
     path = Path(_as_path(output))
     if path.name.endswith(ending):
         if len(names) != 1:
             raise ArgumentError(f"The output {path} is a file, but there are {len(names)} cases; give a folder")
         return [str(path)[: -len(ending)]]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise ArgumentError(f"Several cases would be written to the same file in {path}: {', '.join(twice[:5])}")
+    _require_distinct(names, str(path))
     return [str(path / name) for name in names]
+
+
+def _require_distinct(names: Sequence[str], where: str) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise ArgumentError(f"Several cases would be written to the same file in {where}: {', '.join(twice[:5])}")
 
 
 def _check_channels(files: Mapping[str, Sequence[str]], dataset_json: Mapping[str, Any]) -> None:

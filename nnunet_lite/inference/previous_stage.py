@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError
-from nnunet_lite.inference.prediction_cases import output_folder
+from nnunet_lite.inference.prediction_cases import find_cases, output_folder
 from nnunet_lite.models.trained_model import Fold, TrainedModel, model_folder_name, parse_model_folder_name
 from nnunet_lite.utilities.files import PathLike
+from nnunet_lite.utilities.parts import Part
 
 
 def find_previous_stage(
@@ -46,3 +48,16 @@ def find_previous_stage(
 def previous_stage_output(output: str, file_ending: str, stage: str) -> Path:
     """Where its predictions go: a folder in that of the cascade's."""
     return (output_folder(output, file_ending) or Path()) / f"predicted_{stage}"
+
+
+def cases_without(
+    failed: Collection[str], source: str, output: str, dataset_json: Mapping[str, Any], part: Part
+) -> tuple[list[list[str]], list[str]]:
+    """Image files and outputs (without file ending) of the cases of a part whose first stage is predicted.
+
+    Args:
+        failed: names of those whose first stage failed.
+        source, output: of the command.
+    """
+    cases = [case for case in part.of(find_cases(source, output, dataset_json)) if case.name not in failed]
+    return [list(case.image) for case in cases], [str(case.output) for case in cases]

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from nnunet_lite.exceptions import ArgumentError, NumericalError
 
-# Upstream sums in half precision, where products with the smallest weights have no digits left: logits in an image's
-# corners are off by up to 0.5. A power of two changes no other rounding and takes that error to 0.02, the type's own.
-_RESCALING = 32
+HALF_MAX = 65504.0  # largest number of half precision; logits beyond it are cut off
+_BLOCK = 2**19  # predictions weighted and added at once on a CPU: what they touch stays in the cache
+_PASSES_UNSEEN = 64  # passes of an accelerator whose outputs have not been looked at; looking makes it wait
 
 Window = tuple[slice, ...]  # spatial index of a tile; a 2D tile has a slice of length 1 along the first axis
 
@@ -145,13 +145,12 @@ class SlidingWindow:
         use_gaussian: bool,
         device: torch.device,
     ) -> SlidingWindow:
-        """Tiles over an image of at least the tile's size; upstream's weights times a constant, or 1."""
+        """Tiles over an image of at least the tile's size; upstream's weights, or 1."""
         windows = sliding_windows(image_size, tile_size, tile_step_size)
         full_tile = (1,) * (3 - len(tile_size)) + tuple(tile_size)
         weights = torch.ones(full_tile, dtype=torch.float16, device=device)
         if use_gaussian:
-            gaussian = compute_gaussian(tile_size, value_scaling_factor=10, device=device)
-            weights = _RESCALING * gaussian.reshape(full_tile)
+            weights = compute_gaussian(tile_size, value_scaling_factor=10, device=device).reshape(full_tile)
         return SlidingWindow(tuple(image_size), tuple(tile_size), windows, weights)
 
     def total_weight(self, dtype: torch.dtype) -> Tensor:
@@ -167,6 +166,23 @@ class SlidingWindow:
             yield self.windows[start : start + tiles_per_pass]
 
 
+def bounding_scale(weight: Tensor) -> Tensor:
+    """Powers of two, one per voxel, that keep sums in half precision within its range whatever the logits are.
+
+    With its weights scaled so, a voxel's sum is at most its largest logit. A power of two changes no rounding: what is
+    summed has the digits that it has upstream, also where upstream's sums overflow. Only weights above 1 are scaled
+    down: near the image's corners, where weights are tiny, sums keep upstream's few digits.
+
+    Args:
+        weight: total weight (x, y, z), see `SlidingWindow.total_weight`.
+
+    Returns:
+        (x, y, z) in bfloat16, which holds them exactly.
+    """
+    exponent = torch.frexp(weight.float()).exponent.clamp_(min=0)
+    return torch.ldexp(torch.ones_like(weight, dtype=torch.float32), -exponent).bfloat16()
+
+
 def add_predictions(
     total: Tensor,
     image: Tensor,
@@ -176,6 +192,8 @@ def add_predictions(
     device: torch.device,
     tiles_per_pass: int = 1,
     on_tile: Callable[[int], object] = lambda count: None,
+    scale: Tensor | None = None,
+    repeat: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Predict every tile once and add it, weighted, to `total`.
 
@@ -187,32 +205,56 @@ def add_predictions(
         device: where `predict` computes.
         tiles_per_pass: tiles predicted at once.
         on_tile: called with the number of tiles done after each pass (progress).
+        scale: factors of the weights per voxel, see `bounding_scale`; None for 1.
+        repeat: predicts a tile more exactly, once, if `predict` has put out NaN or infinity for it.
 
     Raises:
         NumericalError: the network put out NaN or infinity; names the tile.
     """
     flat = len(sliding.tile_size) == 2
-    finite: list[Tensor] = []
-    for windows in sliding.batches(tiles_per_pass):
+    weights = sliding.weights.float()
+
+    def add(windows: Sequence[Window], network: Callable[[Tensor], Tensor]) -> Tensor:
         tiles = torch.stack([_at(image, window) for window in windows]).to(device, non_blocking=True)
-        output = predict(tiles[:, :, 0] if flat else tiles)
+        output = network(tiles[:, :, 0] if flat else tiles)
         output = (output.unsqueeze(2) if flat else output).to(total.device)
-        finite.append(torch.isfinite(output.flatten(1).sum(1, dtype=torch.float32)))
-        if device.type == "cpu":  # elsewhere looking at the value would make the device wait after every tile
-            _require_finite(finite[-1], windows)
-        output *= sliding.weights
-        for window, prediction in zip(windows, output, strict=True):
-            _at(total, window).add_(prediction)
+        finite = torch.isfinite(output.flatten(1).sum(1, dtype=torch.float32))
+        if device.type != "cpu" or not bool(finite.all()):  # what is no number must not reach the sums
+            output = output.masked_fill(~finite.reshape(-1, 1, 1, 1, 1), 0)
+        for window, prediction in zip(windows, output.contiguous(), strict=True):
+            _add_weighted(_at(total, window), prediction, weights if scale is None else weights * scale[window])
+        return finite
+
+    unseen: list[tuple[Sequence[Window], Tensor]] = []
+
+    def look() -> None:
+        windows = [window for done, _ in unseen for window in done]
+        finite = torch.cat([found for _, found in unseen]).tolist() if unseen else []
+        unseen.clear()
+        for window in (window for window, good in zip(windows, finite, strict=True) if not good):
+            if repeat is None or not bool(add([window], repeat).all()):
+                raise _not_a_number(window)
+
+    for windows in sliding.batches(tiles_per_pass):
+        unseen.append((windows, add(windows, predict)))
+        if device.type == "cpu" or len(unseen) == _PASSES_UNSEEN:
+            look()
         on_tile(len(windows))
-    _require_finite(torch.cat(finite), sliding.windows)
+    look()
 
 
-def _require_finite(finite: Tensor, windows: Sequence[Window]) -> None:
-    if bool(finite.all()):
-        return
-    tile = windows[finite.tolist().index(False)]
+def _add_weighted(total: Tensor, prediction: Tensor, weights: Tensor) -> None:
+    """Add (heads, *tile) times (*tile) to a part of the sums; overwrites the prediction."""
+    heads = max(1, _BLOCK // weights.numel()) if total.device.type == "cpu" else len(total)
+    for part, added in zip(torch.split(total, heads), torch.split(prediction, heads), strict=True):
+        if total.dtype == torch.float16:
+            added.clamp_(-HALF_MAX, HALF_MAX)
+        part.add_(added.mul_(weights))
+
+
+def _not_a_number(tile: Window) -> NumericalError:
     described = ", ".join(f"{part.start}:{part.stop}" for part in tile)
-    raise NumericalError(
+    return NumericalError(
         f"the network put out NaN or infinity for the tile [{described}] of the padded image in network space; "
         "look for NaN in the image, or predict with --precision float32"
     )
@@ -225,6 +267,8 @@ def weighted_mean(total: Tensor, weight: Tensor, original: Window) -> Tensor:
     """
     for channel in total:
         channel.div_(weight)
+        if total.dtype == torch.float16:
+            channel.clamp_(-HALF_MAX, HALF_MAX)  # the largest logits may be rounded up to infinity
     return _at(total, original)
 
 

@@ -36,7 +36,7 @@ def predict_mirrored(
             a pass.
 
     Returns:
-        (b, heads, *spatial) in float32.
+        (b, heads, *spatial) in float32; it may be what the network returned.
 
     Raises:
         ArgumentError: an axis the tiles do not have.
@@ -56,7 +56,10 @@ def predict_mirrored(
         for number, axes in enumerate(chosen):
             output = outputs[number * len(tiles) : (number + 1) * len(tiles)]
             restored = output.flip(axes) if axes else output
-            total = restored.clone() if total is None else total.add_(restored)
+            if total is None:  # the first of several is added to, and a network may return what it was given
+                total = restored.clone() if len(combinations_of_axes) > 1 else restored
+            else:
+                total.add_(restored)
     if total is None:
         raise ArgumentError("No set of mirroring axes was given; pass [()] for none")
-    return total.div_(len(combinations_of_axes))
+    return total.div_(len(combinations_of_axes)) if len(combinations_of_axes) > 1 else total

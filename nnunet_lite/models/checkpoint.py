@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from torch import nn
 
 from nnunet_lite.exceptions import CheckpointError
+from nnunet_lite.models.checkpoint_integrity import damage
 from nnunet_lite.utilities.files import PathLike, atomic_path
 
 Checkpoint = dict[str, Any]
@@ -32,22 +34,33 @@ _OWN_FILE = "delete it or restore it from a copy"
 NAMED_FILE = "give a .pth file such as fold_0/checkpoint_final.pth"  # advice about a file that a user named
 
 
-def load_checkpoint(path: PathLike, map_location: str | torch.device = "cpu", *, advice: str = _OWN_FILE) -> Checkpoint:
+def load_checkpoint(
+    path: PathLike, map_location: str | torch.device = "cpu", *, advice: str = _OWN_FILE, mapped: bool = False
+) -> Checkpoint:
     """Read a checkpoint of ours or of upstream; weights lose the prefixes of DDP and torch.compile.
 
-    `advice` is what to do if it turns out to be no checkpoint.
+    Args:
+        path: of the file.
+        map_location: where the tensors go.
+        advice: what to do if it turns out to be no checkpoint.
+        mapped: tensors (on the CPU) stay in the file until they are used, the optimizer's for ever.
 
     Raises:
         CheckpointError: no such file, no checkpoint, truncated, or it holds objects that no checkpoint needs.
     """
-    content = read_checkpoint(path, map_location, advice=advice)
+    content = read_checkpoint(path, map_location, advice=advice, mapped=mapped)
     if not isinstance(content.get("network_weights"), Mapping):
         raise CheckpointError(f"{path} can be read but is no nnU-Net checkpoint: it has no 'network_weights'")
+    for name, tensor in content["network_weights"].items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise CheckpointError(f"{path} can be read but is no nnU-Net checkpoint: its weight {name} is no tensor")
     return {**content, "network_weights": strip_prefixes(content["network_weights"])}
 
 
-def read_checkpoint(path: PathLike, map_location: str | torch.device = "cpu", *, advice: str = _OWN_FILE) -> Checkpoint:
-    """Read a dictionary that torch saved, whatever its keys; tensors and plain values only.
+def read_checkpoint(
+    path: PathLike, map_location: str | torch.device = "cpu", *, advice: str = _OWN_FILE, mapped: bool = False
+) -> Checkpoint:
+    """Read a dictionary that torch saved, whatever its keys; tensors and plain values only. As `load_checkpoint`.
 
     Raises:
         CheckpointError: no such file, truncated, no dictionary, or it holds objects that no checkpoint needs.
@@ -57,10 +70,15 @@ def read_checkpoint(path: PathLike, map_location: str | torch.device = "cpu", *,
         raise CheckpointError(f"{path} is a folder; {_inside(path)}")
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}{_siblings(path)}")
+    found = damage(path)
+    if found is not None:
+        raise CheckpointError(f"{path} ({path.stat().st_size} bytes) is damaged ({found}); {advice}")
     try:
         with _numpy_allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on old pickle protocols; what matters ends in an error
-            content = torch.load(path, map_location=map_location, weights_only=True)
+            # files from before torch 1.6 are no zip archives, which cannot be mapped
+            mmap = True if mapped and zipfile.is_zipfile(path) else None
+            content = torch.load(os.fspath(path), map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged file raises nearly anything
         raise CheckpointError(_refusal(path, error, advice)) from error
     if not isinstance(content, dict):
@@ -83,6 +101,19 @@ def save_checkpoint(checkpoint: Checkpoint, path: PathLike) -> None:
 def strip_prefixes(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Weights under the names of the bare network."""
     return {_bare_name(name): tensor for name, tensor in weights.items()}
+
+
+def copy_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights in memory of their own; what several names share is copied once and shared again."""
+    copies: dict[Any, Any] = {}
+    for tensor in weights.values():
+        if _place(tensor) not in copies:
+            copies[_place(tensor)] = tensor.clone()
+    return {name: copies[_place(tensor)] for name, tensor in weights.items()}
+
+
+def _place(tensor: Any) -> Any:
+    return tensor.data_ptr() or id(tensor), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
 def _bare_name(name: str) -> str:

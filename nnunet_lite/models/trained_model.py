@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from nnunet_lite.exceptions import ArgumentError, CheckpointError, ExtensionError, PathError
-from nnunet_lite.extensions import find_class
-from nnunet_lite.models.checkpoint import Checkpoint, load_checkpoint
-from nnunet_lite.models.network import build_network
+from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError
+from nnunet_lite.models.checkpoint import Checkpoint, copy_weights, load_checkpoint, load_weights
+from nnunet_lite.models.trainer_network import build_network_of_trainer, network_of_trainer
 from nnunet_lite.paths import nnUNet_results
-from nnunet_lite.plans.configuration_manager import ConfigurationManager
-from nnunet_lite.plans.label_manager import determine_num_input_channels
+from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.plans_manager import PlansManager
-from nnunet_lite.utilities.files import PathLike, load_json, subdirs
+from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
+from nnunet_lite.utilities.files import PathLike, subdirs
 from nnunet_lite.utilities.logging import logger
 
 Fold = int | str  # a number or "all"
@@ -80,14 +78,17 @@ def convert_identifier_to_trainer_plans_config(identifier: str) -> ModelName:
 
 
 def get_output_folder(
-    dataset_name: str,
+    dataset_name_or_id: str | int,
     trainer_name: str = "nnUNetTrainer",
     plans_identifier: str = "nnUNetPlans",
     configuration: str = "3d_fullres",
     fold: Fold | None = None,
 ) -> str:
-    """Where a model (or one of its folds) lies below nnUNet_results; `dataset_name` is the folder's full name."""
-    folder = nnUNet_results / dataset_name / model_folder_name(trainer_name, plans_identifier, configuration)
+    """Where a model (or one of its folds) of a dataset lies below nnUNet_results. Raises DatasetError, unknown id."""
+    dataset = str(dataset_name_or_id)
+    if not dataset.startswith("Dataset"):
+        dataset = maybe_convert_to_dataset_name(dataset)
+    folder = nnUNet_results / dataset / model_folder_name(trainer_name, plans_identifier, configuration)
     return str(folder if fold is None else folder / f"fold_{fold}")
 
 
@@ -155,7 +156,7 @@ class TrainedModel:
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
         """dataset.json of the training."""
-        return cast("dict[str, Any]", load_json(self.folder / "dataset.json"))
+        return dict(DatasetJson.from_file(self.folder / "dataset.json").raw)
 
     @cached_property
     def plans_manager(self) -> PlansManager:
@@ -177,13 +178,17 @@ class TrainedModel:
         return numbers or [name for name in with_checkpoint if name == "all"]
 
     def load_fold(self, fold: Fold, checkpoint_name: str = _FINAL) -> Checkpoint:
-        """The whole checkpoint of a fold. Raises CheckpointError naming the folds and checkpoints there are."""
+        """The whole checkpoint of a fold; its tensors stay in the file until they are used (copy those you keep).
+
+        Raises:
+            CheckpointError: there is none; names the folds and checkpoints there are.
+        """
         file = self.fold_folder(fold) / checkpoint_name
-        if not file.is_file():
+        if not file.exists():
             usable = " ".join(str(fold) for fold in self.available_folds(checkpoint_name))
             advice = f"; predict with those that are there: -f {usable}" if usable else ""
             raise CheckpointError(f"There is no checkpoint {file}; {self._inventory()}{advice}")
-        return load_checkpoint(file)
+        return load_checkpoint(file, mapped=True)
 
     def load_members(self, folds: Fold | Sequence[Fold] | None = None, checkpoint_name: str = _FINAL) -> list[Member]:
         """What prediction needs of the given folds (None: all there are), in this order.
@@ -211,8 +216,14 @@ class TrainedModel:
             raise CheckpointError(
                 f"{self.fold_folder(fold) / checkpoint_name} does not say how it was trained: no {error}"
             ) from error
-        axes = checkpoint.get("inference_allowed_mirroring_axes")
-        return Member(fold, trainer, configuration, tuple(axes) if axes else None, checkpoint["network_weights"])
+        axes = checkpoint.get("inference_allowed_mirroring_axes") or ()
+        if not isinstance(axes, (list, tuple)) or not set(axes) <= {0, 1, 2}:
+            raise CheckpointError(
+                f"{self.fold_folder(fold) / checkpoint_name}: inference_allowed_mirroring_axes is {axes}, expected "
+                "spatial axes, some of (0, 1, 2), or None"
+            )
+        weights = copy_weights(checkpoint["network_weights"])
+        return Member(fold, trainer, configuration, tuple(axes) or None, weights)
 
     def _require_consistency(self, members: list[Member]) -> None:
         first = members[0]
@@ -233,6 +244,30 @@ class TrainedModel:
         ]
         return f"{self.folder} has: {', '.join(found) or 'no folds'}"
 
+    def load_network(self, members: Sequence[Member]) -> nn.Module:
+        """The network of these members with the weights of the last; every member's are checked to fit.
+
+        Raises:
+            CheckpointError: weights do not fit; says so if that may be for want of the trainer's source.
+        """
+        name = members[0].trainer_name
+        configuration = self.plans_manager.get_configuration(members[0].configuration)
+        network, doubt = network_of_trainer(name, self.plans_manager, configuration, self.dataset_json)
+        try:
+            for member in members:
+                load_weights(network, member.weights, f"fold {member.fold} of {self.folder}")
+        except CheckpointError as error:
+            if doubt is None:
+                raise
+            raise CheckpointError(
+                f"The network of this model is that of its trainer {name}, which is not here; that of the plans is "
+                f"another one. Put the file that defines {name} into a folder and name it: export "
+                f"nnUNet_extTrainer=/path/to/folder. In detail: {doubt}. {error}"
+            ) from error
+        if doubt is not None:
+            logger.warning("This model's trainer %s is not here; the network of the plans fits its weights", name)
+        return network
+
     def build_network(self, trainer_name: str, configuration: str) -> nn.Module:
         """The network for prediction (no deep supervision), without weights."""
         labels = self.plans_manager.get_label_manager(self.dataset_json)
@@ -246,51 +281,6 @@ class TrainedModel:
         return build_network_of_trainer(
             trainer_name, self.plans_manager, self.plans_manager.get_configuration(configuration), self.dataset_json
         )
-
-
-def build_network_of_trainer(
-    trainer_name: str,
-    plans_manager: PlansManager,
-    configuration: ConfigurationManager,
-    dataset_json: Mapping[str, Any],
-) -> nn.Module:
-    """The network that a trainer builds; straight from the plans where nobody has that trainer.
-
-    The base trainer builds from the plans and nothing else, so it is not even imported. Both forms of a trainer's
-    `build_network_architecture` are served: upstream's present one, with managers, and the older one with names.
-    """
-    channels = determine_num_input_channels(plans_manager, configuration, dataset_json)
-    heads = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
-    trainer = None if trainer_name == "nnUNetTrainer" else _find_trainer(trainer_name)
-    if trainer is None:
-        return build_network(*_architecture(configuration), channels, heads, deep_supervision=False)
-    build = trainer.build_network_architecture
-    if "plans_manager" in inspect.signature(build).parameters:
-        network = build(plans_manager, configuration, channels, heads, enable_deep_supervision=False)
-    else:
-        network = build(*_architecture(configuration), channels, heads, enable_deep_supervision=False)
-    return cast("nn.Module", network)
-
-
-def _architecture(configuration: ConfigurationManager) -> tuple[str, dict[str, Any], list[str]]:
-    return (
-        configuration.network_arch_class_name,
-        configuration.network_arch_init_kwargs,
-        configuration.network_arch_init_kwargs_req_import,
-    )
-
-
-def _find_trainer(name: str) -> Any:
-    try:
-        return find_class("trainer", name)
-    except ExtensionError as error:
-        logger.warning(
-            "The trainer %s of this model cannot be used (%s); its network is built from the plans, "
-            "which is right unless that trainer builds another one",
-            name,
-            error,
-        )
-        return None
 
 
 def _models_with_flags(dataset_folder: Path, wanted: ModelName) -> str:

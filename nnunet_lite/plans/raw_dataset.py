@@ -22,7 +22,9 @@ from nnunet_lite.plans.case_files import (
 from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.faults import Fault, faults_as_error
 from nnunet_lite.utilities.files import PathLike, subdirs
+from nnunet_lite.utilities.logging import logger
 
+_EXAMPLES = 5  # names listed in a warning
 _DATASET = re.compile(r"^Dataset(\d{3,})_")
 
 
@@ -175,18 +177,30 @@ def get_identifiers_from_splitted_dataset_folder(folder: PathLike, file_ending: 
     return list(list_image_cases(folder, file_ending))
 
 
-def list_image_cases(folder: PathLike, file_ending: str) -> dict[str, list[str]]:
+def list_image_cases(folder: PathLike, file_ending: str, with_segmentations: bool = False) -> dict[str, list[str]]:
     """Case identifier -> its files `<CASE>_<CCCC><file_ending>` in channel order, of a whole folder at once.
+
+    Args:
+        with_segmentations: files `<CASE><file_ending>` may lie among them: predictions of an earlier run.
 
     Raises:
         DatasetError: the folder does not exist, files are named otherwise, or a channel in between is missing.
     """
     folder, findings = Path(folder), list[Fault]()
     cases = group_by_case(folder, file_ending, findings)
-    faults = [finding for finding in findings if finding.is_fault]
+    allowed = {f"{folder.name}/{case}{file_ending}" for case in cases} if with_segmentations else set()
+    faults = [finding for finding in findings if finding.is_fault and finding.file not in allowed]
     if faults:  # the message names the folder itself
         faults = [replace(fault, file=fault.file.removeprefix(f"{folder.name}/")) for fault in faults]
         raise faults_as_error(str(folder), faults, len(cases))
+    passed_over = [Path(finding.file).name for finding in findings if finding.kind in ("image-ending", "file-hidden")]
+    if passed_over:  # nobody should wait for their results
+        logger.warning(
+            "%s: images that do not end in %s, or are hidden, are passed over: %s",
+            folder,
+            file_ending,
+            ", ".join(passed_over[:_EXAMPLES]) + (", ..." if len(passed_over) > _EXAMPLES else ""),
+        )
     return cases
 
 

@@ -23,10 +23,8 @@ from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager, plans_file
 from nnunet_lite.plans.raw_dataset import RawDataset, maybe_convert_to_dataset_name
-from nnunet_lite.preprocessing.blosc2_layout import comp_blosc2_params
 from nnunet_lite.preprocessing.foreground_locations import LabelOrRegion, sample_foreground_locations
 from nnunet_lite.preprocessing.geometry import network_spacing, to_network_space, transposed_spacing
-from nnunet_lite.preprocessing.preprocessed_dataset import nnUNetDatasetBlosc2
 from nnunet_lite.preprocessing.resampling import compute_new_shape
 from nnunet_lite.preprocessing.resume import FinishedCases, case_signature, estimate_memory
 from nnunet_lite.utilities.files import PathLike
@@ -131,6 +129,9 @@ class DefaultPreprocessor:
         data, seg, properties = self.run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
         if seg is None:
             raise DatasetError(f"{image_files[0]}: no labels to store")
+        from nnunet_lite.preprocessing.blosc2_layout import comp_blosc2_params  # blosc2 takes 0.2 s to import, and
+        from nnunet_lite.preprocessing.preprocessed_dataset import nnUNetDatasetBlosc2  # predictions do without it
+
         patch = configuration_manager.patch_size
         blocks, chunks = comp_blosc2_params(data.shape, patch, bytes_per_pixel=4)
         blocks_seg, chunks_seg = comp_blosc2_params(seg.shape, patch, bytes_per_pixel=2)

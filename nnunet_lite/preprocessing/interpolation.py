@@ -16,6 +16,7 @@ import scipy
 from numpy.typing import NDArray
 
 from nnunet_lite.configuration import ANISO_THRESHOLD
+from nnunet_lite.preprocessing.long_axes import DENSE_ELEMENTS, local_operator
 
 Mode = Literal["identity", "nearest", "spline"]
 
@@ -75,10 +76,14 @@ class AxisMap:
 
 @dataclass(frozen=True)
 class InterpolationPlan:
-    """How a volume is resized: one map per axis, and the axis treated apart because its slices are thick (or None)."""
+    """How a volume is resized: one map per axis, and the axis treated apart because its slices are thick (or None).
+
+    `keeps_type`: whether values in half precision are rounded to it afterwards, or stay float32.
+    """
 
     axes: tuple[AxisMap, AxisMap, AxisMap]
     separate_axis: int | None
+    keeps_type: bool = True
 
     @property
     def is_identity(self) -> bool:
@@ -200,16 +205,19 @@ def operator_blocks(size_in: int, size_out: int, order: int) -> tuple[OperatorBl
     A cubic spline's weights fall by a factor of 3.7 per sample, so a row has some 30 that count: three to ten times
     less work than the full matrix for the axes of medical images, in products that are still large enough to be fast.
     """
-    operator = axis_operator(size_in, size_out, order)
-    operator = np.where(np.abs(operator) > 1e-9, operator, 0)  # what is left would slow products down as denormals
+    whole = axis_operator(size_in, size_out, order) if size_in * size_out <= DENSE_ELEMENTS else None
     rows = 32 if order == 1 else 64
     blocks = []
     for start in range(0, size_out, rows):
         stop = min(start + rows, size_out)
-        used = np.flatnonzero(operator[start:stop].any(axis=0))
+        offset, operator = (
+            local_operator(size_in, size_out, order, start, stop) if whole is None else (0, whole[start:stop])
+        )
+        operator = np.where(np.abs(operator) > 1e-9, operator, 0)  # what is left would slow products down as denormals
+        used = np.flatnonzero(operator.any(axis=0))
         first, last = int(used[0]), int(used[-1]) + 1
-        matrix = np.ascontiguousarray(operator[start:stop, first:last], dtype=np.float32)
-        blocks.append(OperatorBlock(start, stop, first, last, _frozen(matrix)))
+        matrix = np.ascontiguousarray(operator[:, first:last], dtype=np.float32)
+        blocks.append(OperatorBlock(start, stop, offset + first, offset + last, _frozen(matrix)))
     return tuple(blocks)
 
 

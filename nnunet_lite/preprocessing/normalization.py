@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import DatasetError, PlansError
 
+_LARGEST_PIECE = 2**24  # voxels
+
 
 class ImageNormalization(ABC):
     """Base of all schemes. A scheme of one's own derives from this and is named in plans (spec 01, 7.3).
@@ -146,8 +148,13 @@ class RGBTo01Normalization(ImageNormalization):
 
 
 def _pieces(image: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Views of the image (slices along the first axis) that stay in the cache during several passes."""
-    return iter(image) if image.ndim > 1 else iter((image,))
+    """Views of the image: slices along the first axis, which stay in the cache during several passes.
+
+    Larger ones (of slides, say) are cut, so that what is computed from a piece never is a copy of the image.
+    """
+    for piece in image if image.ndim > 1 else (image,):
+        step = max(1, _LARGEST_PIECE * len(piece) // max(1, piece.size))
+        yield from (piece[start : start + step] for start in range(0, len(piece), step))
 
 
 def _mean_and_std(values: NDArray[Any]) -> tuple[float, float]:

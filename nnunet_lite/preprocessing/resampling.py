@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 _Slice = NDArray[Any]
+_LARGE_SLICE = 2**24  # voxels; larger ones (of slides, say) are resized block by block
+_ROWS = 64  # of a block where rows are only selected
 _ORDER_OF_MODE = {"nearest": 0, "nearest-exact": 0, "linear": 1, "bilinear": 1, "trilinear": 1}
 
 
@@ -97,8 +99,9 @@ def resample_torch_fornnunet(
 ) -> Any:
     """Linear resizing under the name of upstream's torch variant, for plans that ask for it (spec 01, 7.6b).
 
-    Takes and returns numpy arrays or torch tensors (c, x, y, z); tensors come back on their device. `num_threads` and
-    `device` are accepted for compatibility; the thread count of the process is left alone.
+    Takes and returns numpy arrays or torch tensors (c, x, y, z); tensors come back on their device. What is resized
+    and no label map is float32 afterwards, half precision, too. `num_threads` and `device` are accepted for
+    compatibility; the thread count of the process is left alone.
 
     Raises:
         ArgumentError: a mode other than linear or nearest.
@@ -127,12 +130,12 @@ def resample_torch_fornnunet(
         array = array.astype(np.int8 if array.max() < 127 else np.int16, copy=False)
         result = _each_channel(array, plan, lambda volume, out: resample_label_map(volume, plan, rule, out))
     else:
-        result = resample_image(array, plan)
+        result = resample_image(array.astype(np.float32, copy=False), plan)
     if isinstance(data, np.ndarray):
         return result
-    tensor = data.new_tensor(result)
     if not is_seg:
-        return tensor
+        return data.new_empty(0).float().new_tensor(result)
+    tensor = data.new_tensor(result)
     return tensor.char() if result.dtype == np.int8 else tensor.short()
 
 
@@ -178,6 +181,11 @@ def _resample_channel(volume: NDArray[Any], plan: InterpolationPlan, out: NDArra
     if plan.separate_axis is None and any(axis.mode == "spline" and axis.order > 1 for axis in plan.axes):
         limits = volume.min(), volume.max()
     clip_each = plan.separate_axis is not None
+
+    if across.mode == "identity" and max(source[0].size, target[0].size) > _LARGE_SLICE:
+        for plane, result in zip(source, target, strict=True):
+            _resize_large_slice(plane, in_plane, result, (plane.min(), plane.max()) if clip_each else limits)
+        return
 
     def resize_slice(plane: _Slice) -> _Slice:
         resized = _resize_slice(_working(plane), in_plane)
@@ -232,6 +240,20 @@ def _resize_slice(plane: _Slice, maps: Sequence[AxisMap]) -> _Slice:
     if rows.ratio <= columns.ratio:
         return _resize_columns(_resize_rows(plane, rows), columns)
     return _resize_rows(_resize_columns(plane, columns), rows)
+
+
+def _resize_large_slice(
+    plane: _Slice, maps: Sequence[AxisMap], out: NDArray[Any], limits: tuple[Any, Any] | None
+) -> None:
+    """As `_resize_slice`, block by block of rows into `out`: nothing of the size of the slice is made on the way."""
+    rows, columns = maps
+    for start in range(0, rows.size_out, _ROWS) if rows.mode != "spline" else ():
+        index = np.arange(rows.size_out) if rows.mode == "identity" else rows.index
+        resized = _resize_columns(_working(plane[index[start : start + _ROWS]]), columns)
+        out[start : start + _ROWS] = resized if limits is None else resized.clip(*limits)
+    for block in rows.blocks if rows.mode == "spline" else ():
+        resized = _resize_columns(block.matrix @ _working(plane[block.in_start : block.in_stop]), columns)
+        out[block.out_start : block.out_stop] = resized if limits is None else resized.clip(*limits)
 
 
 def _resize_rows(plane: _Slice, axis: AxisMap) -> _Slice:

@@ -129,20 +129,35 @@ def case_signature(
 def estimate_memory(
     images: Sequence[str], plans_manager: PlansManager, configuration_manager: ConfigurationManager
 ) -> int:
-    """Bytes a worker will hold at most while it preprocesses a training case, from the image's header.
+    """Bytes a worker will hold at most while it preprocesses a training case, from the image's header."""
+    reader = plans_manager.image_reader_writer_class()
+    if type(reader).read_header is BaseReaderWriter.read_header:  # it would read all voxels
+        return _WORKER_BASE + _EXPANSION * sum(Path(image).stat().st_size for image in images)
+    header = reader.read_header(images[0])
+    shape, new_shape = shapes_of_case(header.shape[1:], header.spacing, plans_manager, configuration_manager)
+    return memory_of_preprocessing(int(header.shape[0]) * len(images), math.prod(shape), math.prod(new_shape))
+
+
+def shapes_of_case(
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+) -> tuple[list[int], list[int]]:
+    """Spatial shape of an image in network space before and after resampling, if nothing is cropped."""
+    own = [spacing[axis] for axis in plans_manager.transpose_forward]
+    before = [int(shape[axis]) for axis in plans_manager.transpose_forward]
+    after = compute_new_shape(before, own, network_spacing(configuration_manager.spacing, own))
+    return before, [int(n) for n in after]
+
+
+def memory_of_preprocessing(channels: int, before: int, after: int) -> int:
+    """Bytes a worker will hold at most for an image of so many voxels before and after resampling.
 
     Measured (benchmarks/preprocessing_memory.py): 1.03 to 1.25 times what the process takes for CT of 1 to 157 million
     voxels, more where much is cropped. A voxel of float32 takes 4 bytes and its label 1 or 2; finding holes 7 more,
     resampling another image and label map, compression of noise twice the image.
     """
-    reader = plans_manager.image_reader_writer_class()
-    if type(reader).read_header is BaseReaderWriter.read_header:  # it would read all voxels
-        return _WORKER_BASE + _EXPANSION * sum(Path(image).stat().st_size for image in images)
-    header = reader.read_header(images[0])
-    own = [header.spacing[axis] for axis in plans_manager.transpose_forward]
-    shape = [int(header.shape[1 + axis]) for axis in plans_manager.transpose_forward]
-    new_shape = compute_new_shape(shape, own, network_spacing(configuration_manager.spacing, own))
-    image = 4 * int(header.shape[0]) * len(images)
-    before, after = math.prod(shape), math.prod(new_shape)
+    image = 4 * channels
     stages = (before * (image + 9), before * (image + 2) + after * (image + 2), after * (3 * image + 4.5))
     return _WORKER_BASE + int(_MARGIN * max(stages))

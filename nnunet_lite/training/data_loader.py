@@ -235,7 +235,7 @@ class nnUNetDataLoader:
         stages = getattr(self.transforms, "transforms", [self.transforms])
         if not all(isinstance(transform, Transform) for transform in stages):
             return 1
-        return max(1, _VOXELS_AT_ONCE // prod(self.final_patch_size))
+        return max(1, _VOXELS_AT_ONCE // int(prod(self.final_patch_size)))
 
     def _apply(self, sources: list[Source], params: list[Params], keys: list[str]) -> Batch:
         self.current_key = ", ".join(keys)

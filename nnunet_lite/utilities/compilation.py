@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-import torch
 from torch import nn
 
+from nnunet_lite.utilities.device import is_out_of_memory
 from nnunet_lite.utilities.logging import logger
 
 T = TypeVar("T")
@@ -21,10 +21,8 @@ def with_way_back(compute: Callable[[], T], *modules: object) -> T:
     """
     try:
         return compute()
-    except torch.cuda.OutOfMemoryError:  # uncompiled takes no less
-        raise
     except Exception as error:
-        if not _stop_compiling(modules):
+        if is_out_of_memory(error) or not _stop_compiling(modules):  # uncompiled takes no less memory
             raise
         result = compute()
         reason = (str(error).strip().splitlines() or [""])[0]

@@ -16,23 +16,33 @@ from nnunet_lite.utilities.logging import logger
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+_OUT_OF_MEMORY = (  # of a CPU, of an Apple GPU, of cuDNN; what torch raises for them has no type of its own
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "MPS backend out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA out of memory",
+)
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The torch device of a -device flag.
+    """The torch device of a -device flag; auto is an NVIDIA GPU if there is one, else an Apple GPU, else the CPU.
 
     Raises:
         ArgumentError: an unknown name, or a device this machine does not have.
     """
     if isinstance(device, torch.device):
         return device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device not in ("cpu", "cuda", "mps"):
         raise ArgumentError(
-            f"-device {device!r}: expected cpu, cuda or mps "
+            f"-device {device!r}: expected cpu, cuda, mps or auto "
             "(choose one of several GPUs with CUDA_VISIBLE_DEVICES, not here)"
         )
     if device == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(
-            "-device cuda, but PyTorch sees no CUDA GPU here; use -device cpu, "
+            "-device cuda, but PyTorch sees no CUDA GPU here; use -device cpu (or auto: the best there is), "
             "or check the driver and that a CUDA build of PyTorch is installed"
         )
     if device == "mps" and not torch.backends.mps.is_available():
@@ -101,6 +111,21 @@ def empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, of a device or of this machine."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be taken on a GPU, those that torch keeps for itself included; None where nobody says."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 @cache

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import pickle
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lite.exceptions import StorageError
+from nnunet_lite.utilities.temporary_names import temporary_path
 
 PathLike = str | os.PathLike[str]
 
@@ -37,7 +37,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         StorageError: the disk is full or the folder cannot be written to.
     """
     target = Path(path)
-    temporary = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    temporary = temporary_path(target)
     try:
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +127,8 @@ def _storage_problem(target: Path, error: Exception) -> str | None:
     if number in (errno.EEXIST, errno.ENOTDIR) and not target.parent.is_dir():
         file = next((parent for parent in target.parents if parent.is_file()), target.parent)
         return f"{target} cannot be written: {file} is a file, expected a folder; name another one"
+    if number == errno.ENOENT and not target.parent.is_dir():
+        return f"{target} cannot be written: the folder {target.parent} cannot be created there; name another one"
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{target} cannot be written: {os.strerror(number)}; check the permissions of {target.parent}"
     return None
@@ -168,7 +170,7 @@ def write_text_once(content: str, path: PathLike) -> bool:
         StorageError: the disk is full or the folder cannot be written to.
     """
     target = Path(path)
-    draft = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    draft = temporary_path(target)
     try:
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)

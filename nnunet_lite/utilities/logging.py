@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TextIO
 
 logger = logging.getLogger("nnunet_lite")
 logger.addHandler(logging.NullHandler())
@@ -15,8 +17,18 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: "
-        stream.write(f"{prefix}{self.format(record)}\n")
-        stream.flush()
+        with _between_bars(stream):
+            stream.write(f"{prefix}{self.format(record)}\n")
+            stream.flush()
+
+
+def _between_bars(stream: TextIO) -> AbstractContextManager[Any]:
+    """Progress bars leave the terminal within the block, so that a line does not stick to one."""
+    module: Any = sys.modules.get("tqdm")
+    if module is None or not getattr(module.tqdm, "_instances", None):
+        return nullcontext()
+    bars: AbstractContextManager[Any] = module.tqdm.external_write_mode(file=stream)
+    return bars
 
 
 def log_to_console(level: int = logging.INFO) -> None:

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, as_completed
+from concurrent.futures import Future
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -23,7 +23,10 @@ from nnunet_lite.configuration import cpu_count
 from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
-from nnunet_lite.utilities.processes import describe_exit, end_with_parent, environment, leave_ctrl_c_to_parent
+from nnunet_lite.utilities.memory_budget import MemoryBudget
+from nnunet_lite.utilities.processes import as_worker, describe_exit, environment
+from nnunet_lite.utilities.stopped_processes import StoppedProcesses
+from nnunet_lite.utilities.waiting import as_they_end, error_of
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _EXAMPLES = 5  # cases named in a message
@@ -86,7 +89,7 @@ def run_tasks(
                 bar.update()
             return
         names = {pool.submit(task): task.name for task in tasks}
-        for future in as_completed(names):
+        for future in as_they_end(names):
             bar.update()
             yield _outcome(names[future], future)
 
@@ -105,7 +108,7 @@ def _warn_of_large(tasks: list[Task], pool: WorkerPool) -> None:
 
 
 def _outcome(name: str, future: Future[Any]) -> Outcome:
-    error = future.exception()
+    error = error_of(future)
     if error is not None and not isinstance(error, Exception):
         raise error
     return Outcome(name, None if error else future.result(), error)
@@ -162,6 +165,11 @@ class _Job:
         self.future: Future[Any] = Future()
         self.alone = False  # it ended a worker before: nothing else may run beside it
 
+    def fail(self, error: Exception) -> None:
+        """End it with an error, unless it has ended or was cancelled."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
 
 class _Worker:
     """A background process, the pipe to it and the job it works on."""
@@ -197,20 +205,30 @@ class WorkerPool:
         processes: number of workers; 0 makes `submit` run the task at once in this process.
         max_ram: bytes that running tasks may need together by their estimates; one task always may run.
         threads_per_worker: computing threads of each worker (default: the cores divided by the workers).
+        budget: memory shared with other pools, instead of `max_ram`.
     """
 
-    def __init__(self, processes: int, *, max_ram: int | None = None, threads_per_worker: int | None = None) -> None:
+    def __init__(
+        self,
+        processes: int,
+        *,
+        max_ram: int | None = None,
+        threads_per_worker: int | None = None,
+        budget: MemoryBudget | None = None,
+    ) -> None:
         if processes < 0:
             raise ArgumentError(f"{processes} processes: expected 0 (everything in one process) or more")
-        self._size = processes
+        self.size = processes
         self._threads = threads_per_worker or max(1, cpu_count() // max(1, processes))
-        self.max_ram = max_ram if max_ram is not None else int(0.8 * available_memory())
+        self.budget = budget or MemoryBudget(max_ram)
+        self.max_ram = self.budget.limit
         self._waiting: deque[_Job] = deque()
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
         self._closing = False
         self._abort = False
-        self._wake, self._woken = multiprocessing.Pipe()
+        self._fault: WorkerError | None = None  # of the supervising thread itself
+        self._pipe: tuple[Connection, Connection] | None = None  # wakes the supervising thread
         self._supervisor: threading.Thread | None = None
 
     def __enter__(self) -> WorkerPool:
@@ -222,75 +240,101 @@ class WorkerPool:
     def submit(self, task: Task) -> Future[Any]:
         """Hand in a task; its future gets the value, the task's own error, or a WorkerError if its process died."""
         job = _Job(task)
-        if self._size == 0:
+        if self.size == 0:
             _run_inline(job)
             return job.future
         with self._lock:
+            if self._fault is not None:
+                raise self._fault
             self._waiting.append(job)
         if self._supervisor is None:
+            self._pipe = multiprocessing.Pipe()
             self._supervisor = threading.Thread(target=self._supervise, name="nnunet_lite-pool", daemon=True)
             self._supervisor.start()
-        self._wake.send(None)
+        self._wake_up()
         return job.future
 
     def close(self, *, wait_for_tasks: bool = True) -> None:
         """End the workers, after all tasks have finished or at once."""
-        if self._supervisor is not None:
-            with self._lock:
-                dropped = [] if wait_for_tasks else list(self._waiting)
-                if not wait_for_tasks:
-                    self._waiting.clear()
-                self._closing = True
-                self._abort = not wait_for_tasks
-            for job in dropped:
-                job.future.cancel()
-            self._wake.send(None)
-            self._supervisor.join()
-            self._supervisor = None
-        self._wake.close()
-        self._woken.close()
+        if self._supervisor is None or self._supervisor.ident is None:  # Ctrl-C may come before it has started
+            return
+        with self._lock:
+            dropped = [] if wait_for_tasks else list(self._waiting)
+            if not wait_for_tasks:
+                self._waiting.clear()
+            self._closing, self._abort = True, not wait_for_tasks
+        for job in dropped:
+            if not job.future.cancel():  # one that is tried again
+                job.fail(WorkerError(f"{job.task.name}: stopped before it was finished"))
+        self._wake_up()
+        self._supervisor.join()
+        self._supervisor = None
+        for end in self._pipe or ():
+            end.close()
+
+    def _wake_up(self) -> None:
+        if self._pipe is not None:
+            self._pipe[0].send(None)
 
     def _supervise(self) -> None:
-        """Loop of the supervising thread: start what may start, wait for news, look at the dead."""
+        """Main function of the supervising thread; whatever ends it, no task is left without an outcome."""
+        reason = "stopped before it was finished"
         try:
-            while True:
-                with self._lock:
-                    idle = not self._waiting and all(worker.job is None for worker in self._workers)
-                    if self._closing and (idle or self._abort):
-                        return
-                self._start_jobs()
-                ready = wait(
-                    [self._woken, *(w.connection for w in self._workers), *(w.process.sentinel for w in self._workers)],
-                    timeout=_POLL if any(w.job for w in self._workers) else None,
-                )
-                if self._woken in ready:
-                    self._woken.recv()
-                for worker in list(self._workers):
-                    worker.memory = rss(worker.process.pid) or worker.memory
-                    if worker.connection in ready or worker.process.sentinel in ready:
-                        self._hear(worker)
+            self._watch()
+        except Exception as error:
+            logger.exception("The background processes can no longer be supervised")
+            reason = f"the supervision of its process failed ({describe(error)})"
         finally:
+            jobs = [worker.job for worker in self._workers if worker.job is not None]
             for worker in self._workers:
-                if worker.job is not None:
-                    worker.job.future.set_exception(
-                        WorkerError(f"{worker.job.task.name}: stopped before it was finished")
-                    )
+                worker.process.terminate()  # all of them before the first is waited for
+            for worker in self._workers:
                 worker.end()
             self._workers.clear()
+            for job in jobs:
+                self.budget.release(job.task.memory)
+            with self._lock:
+                self._fault = WorkerError(f"No more tasks can be run: {reason}")
+                jobs += self._waiting
+                self._waiting.clear()
+            for job in jobs:
+                job.fail(WorkerError(f"{job.task.name}: {reason}"))
+
+    def _watch(self) -> None:
+        """Loop: start what may start, wait for news, look at the dead."""
+        assert self._pipe is not None
+        woken, stopped = self._pipe[1], StoppedProcesses()
+        while True:
+            with self._lock:
+                idle = not self._waiting and all(worker.job is None for worker in self._workers)
+                if self._closing and (idle or self._abort):
+                    return
+            self._start_jobs()
+            ready = wait(
+                [woken, *(w.connection for w in self._workers), *(w.process.sentinel for w in self._workers)],
+                timeout=None if idle else _POLL,
+            )
+            if woken in ready:
+                woken.recv()
+            for worker in list(self._workers):
+                worker.memory = rss(worker.process.pid) or worker.memory
+                if worker.connection in ready or worker.process.sentinel in ready:
+                    self._hear(worker)
+            stopped.look((w.process.pid, w.job.task.name) for w in self._workers if w.job is not None)
 
     def _start_jobs(self) -> None:
         """Give waiting jobs to workers as long as processes and memory allow it, in the order of submission."""
         while True:
             running = [worker.job for worker in self._workers if worker.job is not None]
             with self._lock:
-                if not self._waiting or len(running) >= self._size or any(job.alone for job in running):
+                if not self._waiting or len(running) >= self.size:
                     return
                 job = self._waiting[0]
-                needed = job.task.memory + sum(other.task.memory for other in running)
-                if running and (job.alone or needed > self.max_ram):
+                if not self.budget.admit(job.task.memory, alone=job.alone):
                     return
                 self._waiting.popleft()
             if not job.alone and not job.future.set_running_or_notify_cancel():
+                self.budget.release(job.task.memory)
                 continue
             worker = next((worker for worker in self._workers if worker.job is None), None)
             try:
@@ -298,6 +342,7 @@ class WorkerPool:
                     worker = _Worker(self._threads)
                     self._workers.append(worker)
             except Exception as error:
+                self.budget.release(job.task.memory)
                 job.future.set_exception(WorkerError(_cannot_start(job.task.name, error)))
                 continue
             try:
@@ -306,6 +351,7 @@ class WorkerPool:
                 self._bury(worker)
             except Exception as error:  # arguments that cannot be pickled
                 worker.job = None
+                self.budget.release(job.task.memory)
                 job.future.set_exception(error)
 
     def _hear(self, worker: _Worker) -> None:
@@ -317,6 +363,9 @@ class WorkerPool:
         except (EOFError, ConnectionError):
             self._bury(worker)
             return
+        except Exception as error:  # of another class that does not survive the way here
+            succeeded, trace = False, ""
+            value = WorkerError(f"what its process answered cannot be read: {describe(error)}")
         job, worker.job = worker.job, None
         if job is None:
             return
@@ -325,6 +374,7 @@ class WorkerPool:
         else:
             value.__cause__ = _RemoteTraceback(trace)
             job.future.set_exception(value)
+        self.budget.release(job.task.memory)
 
     def _bury(self, worker: _Worker) -> None:
         """A worker died: try its case once more alone, or report it."""
@@ -334,6 +384,7 @@ class WorkerPool:
         worker.end()
         if job is None:
             return
+        self.budget.release(job.task.memory)
         if not job.alone:
             job.alone = True
             with self._lock:
@@ -365,10 +416,9 @@ def _run_inline(job: _Job) -> None:
         job.future.set_exception(error)
 
 
+@as_worker()
 def _work(connection: Connection, threads: int) -> None:
     """Main function of a worker: take tasks from the pipe until the other end goes away."""
-    leave_ctrl_c_to_parent()
-    end_with_parent()
     while True:
         try:
             function, args = connection.recv()

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import NoReturn
 
+_SIGNALLED = 128  # exit codes of processes that end because of a signal, plus its number
 _environment_lock = threading.Lock()
 _OF_THE_GROUP = {  # signals that terminals and schedulers send to all processes at once
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
@@ -64,6 +66,27 @@ def leave_ctrl_c_to_parent() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_GROUP)
 
 
+@contextlib.contextmanager
+def as_worker() -> Iterator[None]:
+    """For the main function of a worker: it does not see Ctrl-C and ends with its parent.
+
+    SIGTERM ends it through the normal way out, so that files half-written are removed. Afterwards it ends it at once:
+    an interpreter that is taking itself apart would print a traceback.
+    """
+    leave_ctrl_c_to_parent()
+    end_with_parent()
+    signal.signal(signal.SIGTERM, _unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _unwind(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one would end the tidying up
+    raise SystemExit(_SIGNALLED + number)
+
+
 def end_with_parent() -> None:
     """Let this worker end as soon as its parent is gone, whatever the worker is doing and however the parent ended."""
     parent = multiprocessing.parent_process()
@@ -74,11 +97,16 @@ def end_with_parent() -> None:
 def _watch(sentinel: int) -> None:
     wait([sentinel])
     time.sleep(0.2)  # let an orderly end come first
+    if signal.getsignal(signal.SIGTERM) is _unwind:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
     os._exit(1)
 
 
 def describe_exit(exitcode: int | None) -> str:
     """Why a process ended, in a few words."""
+    if exitcode is not None and exitcode > _SIGNALLED and exitcode - _SIGNALLED in list(signal.Signals):
+        exitcode = _SIGNALLED - exitcode  # it left in its own way, as `as_worker` lets it
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     name = signal.Signals(-exitcode).name
@@ -97,8 +125,20 @@ _STATES = {
 
 def describe_state(pid: int | None) -> str:
     """What the system says a process is doing, in a few words."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
+    state = _state(pid)
+    if not state:
         return "its state is unknown"
     return _STATES.get(state, f"its state is {state}").format(pid=pid)
+
+
+def is_stopped(pid: int | None) -> bool:
+    """Whether a process is stopped by a signal or a debugger (False where the system does not tell)."""
+    return _state(pid) in ("T", "t")
+
+
+def _state(pid: int | None) -> str:
+    """The letter of the system for a process's state, or nothing."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""

@@ -136,3 +136,27 @@ def test_colours_of_16_bits_are_warned_about(tmp_path, caplog):
         data, _ = NaturalImage2DIO().read_images([str(tmp_path / "deep.png")])
     np.testing.assert_array_equal(data[:, 0], RGB.transpose(2, 0, 1))
     assert "deep.png: 16 bits per colour" in caplog.text
+
+
+def test_an_image_beyond_pillows_limit_is_read(tmp_path, monkeypatch):
+    file = str(tmp_path / "slide.png")
+    Image.fromarray(np.arange(200, dtype=np.uint8).reshape(10, 20)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # Pillow refuses twice as many
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(file)
+    reader = NaturalImage2DIO()
+    assert reader.read_header(file).shape == (1, 1, 10, 20)
+    assert reader.read_images([file])[0].sum() == 19900
+    assert Image.MAX_IMAGE_PIXELS == 50
+
+
+def test_an_image_larger_than_memory_is_one_line(tmp_path):
+    """A few bytes that claim 4e16 pixels."""
+    file = tmp_path / "bomb.png"
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(file)
+    content = bytearray(file.read_bytes())
+    content[16:24] = struct.pack(">II", 2 * 10**8, 2 * 10**8)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    file.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"200000000 x 200000000 pixels.*cut the image into parts"):
+        NaturalImage2DIO().read_images([str(file)])

@@ -23,6 +23,7 @@ from nnunet_lite.preprocessing.resampling import resample_data_or_seg_to_shape
 from nnunet_lite.utilities.files import load_pickle
 
 LINEAR = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+LINEAR_NAME = "resample_data_or_seg_to_shape"
 TORCH = {"is_seg": False, "force_separate_z": None, "memefficient_seg_resampling": False}
 
 
@@ -176,6 +177,20 @@ def test_other_resampling_functions(function, arguments):
     resized = np.asarray(resize(logits, (9, 9, 6), [1, 1, 1], [0.7, 0.8, 1.3]))
     seg = convert(logits, manager, labels_of(3), uncropped((9, 9, 6), [0.7, 0.8, 1.3]))
     assert np.mean(seg != resized.argmax(0)) < 2e-3
+
+
+@pytest.mark.parametrize(("function", "arguments"), [("resample_torch_fornnunet", TORCH), (LINEAR_NAME, LINEAR)])
+def test_only_the_torch_variant_leaves_half_precision(function, arguments):
+    """Upstream's returns float32 for half precision, so a lead that half precision cannot hold decides there."""
+    logits = torch.tensor([[100.0, 100.0], [100.0, 100.0625]]).half()[:, :, None, None]
+    properties = uncropped((4, 1, 1), [0.5, 1, 1])
+    seg, probabilities = convert(
+        logits, plans([1, 1, 1], (0, 1, 2), function, arguments), labels_of(2), properties, return_probabilities=True
+    )
+    torch_variant = function != LINEAR_NAME
+    assert seg.ravel().tolist() == [0, int(torch_variant), 1, 1]  # a quarter of the step between two numbers at 100
+    expected = 1 / (1 + np.exp(-0.0625 / 4)) if torch_variant else 0.5
+    assert probabilities[1, 1, 0, 0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_no_resampling():

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.datasets import write_image
+from helpers.models import DATASET_JSON, tiny_plans
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
-from nnunet_lite.inference.data_iterators import CaseToPredict
+from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments
 from nnunet_lite.inference.prediction_cases import case_name, find_cases, is_done, output_folder
+from nnunet_lite.inference.prediction_request import requested_cases
+from nnunet_lite.plans.plans_manager import PlansManager
 
 ONE = {"file_ending": ".nii.gz", "channel_names": {"0": "CT"}}
 TWO = {"file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"}}
@@ -97,6 +100,8 @@ def test_damaged_outputs_are_not_done(tmp_path, caplog):
     assert is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=False)
     assert not is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=True)
     np.savez_compressed(tmp_path / "a.npz", probabilities=np.random.default_rng(0).random((2, 4, 4, 4), np.float32))
+    assert not is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=True)
+    (tmp_path / "a.pkl").touch()
     assert is_done(case, ".nii.gz", SimpleITKIO(), with_probabilities=True)
     content = bytearray((tmp_path / "a.npz").read_bytes())
     content[len(content) // 2] ^= 255  # the directory at the end stays intact
@@ -118,3 +123,32 @@ def test_a_number_at_the_end_of_a_misnamed_file_may_be_the_case_or_the_channel(t
     (tmp_path / "liver_001.nii.gz").touch()
     with pytest.raises(DatasetError, match=r"to liver_001_0000\.nii\.gz if .* to liver_0001\.nii\.gz if 001 is"):
         find_cases(tmp_path, None, ONE)
+
+
+def test_parts_take_outputs_and_previous_stage_along(tmp_path):
+    """Part 1 of 2 over x, y, z is y, with its own output and the previous stage's file of that name (11.14)."""
+    for name in "xyz":
+        (tmp_path / f"{name}_0000.nii.gz").touch()
+        (tmp_path / f"out_{name}.nii.gz").touch()
+    arguments = {
+        "list_of_lists_or_source_folder": [[str(tmp_path / f"{name}_0000.nii.gz")] for name in "xyz"],
+        "output_folder_or_list_of_truncated_output_files": [str(tmp_path / f"out_{name}") for name in "xyz"],
+        "folder_with_segs_from_prev_stage": tmp_path,
+        "num_parts": 2,
+        "part_id": 1,
+        "overwrite": True,
+        "save_probabilities": False,
+    }
+    plans = PlansManager(tiny_plans())
+    documents = ModelDocuments(plans.plans, plans.get_configuration("3d_cascade_fullres"), DATASET_JSON)
+    (case,) = requested_cases(arguments, documents)[0]
+    assert (case.name, case.output) == ("y", str(tmp_path / "out_y"))
+    assert (case.image, case.previous) == ([str(tmp_path / "y_0000.nii.gz")], str(tmp_path / "out_y.nii.gz"))
+    for part_id in (-1, 2):
+        with pytest.raises(ArgumentError, match="part"):
+            requested_cases({**arguments, "part_id": part_id}, documents)
+
+
+def test_a_list_entry_may_be_a_path(folder):
+    files = [folder / "a_0000.nii.gz", [folder / "b_0000.nii.gz"]]
+    assert [case.image for case in find_cases(files, None, ONE)] == [[str(files[0])], [str(files[1][0])]]

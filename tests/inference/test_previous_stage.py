@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.commands import complaint
+from helpers.commands import complaint, run, succeed
 from helpers.models import write_model
 
 from nnunet_lite.exceptions import ArgumentError
@@ -52,14 +52,68 @@ def test_where_its_predictions_go(output: str, expected: str) -> None:
     assert previous_stage_output(output, ".nii.gz", LOWRES) == Path(expected)
 
 
-def test_shared_work_needs_its_predictions(
-    tmp_path: Path, nnunet_folders: object, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def cascade(tmp_path: Path, nnunet_folders: object, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Both stages in the results folder."""
     results = tmp_path / "nnUNet_results" / "Dataset001_X"
-    _model(results)
-    write_model(results / f"nnUNetTrainer__nnUNetPlans__{LOWRES}", LOWRES)
+    write_model(results / f"nnUNetTrainer__nnUNetPlans__{LOWRES}", LOWRES, folds=(0,))
     monkeypatch.setattr("nnunet_lite.utilities.device.set_num_threads", lambda _: None)
-    flags = ("-i", tmp_path, "-o", tmp_path / "out", "-d", 1, "-c", CASCADE, "-f", 0, "-device", "cpu", "-num_parts", 2)
-    line = complaint(capfd, "nnUNetv2_predict", *flags)
-    assert "-num_parts 2: predict the images with 3d_lowres first" in line
+    return _model(results)
+
+
+def _predict(images: Path, out: Path, *more: object) -> tuple[object, ...]:
+    flags = ("-i", images, "-o", out, "-d", 1, "-c", CASCADE, "-f", 0, "-device", "cpu", "--disable_tta", *more)
+    return ("nnUNetv2_predict", *flags)
+
+
+def _written(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in sorted(folder.glob("*.nii.gz"))}
+
+
+def test_parts_predict_their_own_first_stage(cascade: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    succeed(*_predict(images, out, "-num_parts", 2, "-part_id", 1))
+    first = _written(out / f"predicted_{LOWRES}")
+    assert list(_written(out)) == list(first) == ["b.nii.gz"]
+    succeed(*_predict(images, out, "-num_parts", 2, "-part_id", 0))
+    assert list(_written(out)) == list(_written(out / f"predicted_{LOWRES}")) == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
+    assert _written(out / f"predicted_{LOWRES}")["b.nii.gz"] == first["b.nii.gz"]
+
+
+def test_both_stages_are_continued(
+    cascade: Path, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    succeed(*_predict(images, out))
+    before = _written(out / f"predicted_{LOWRES}")
+    for file in (out / "a.nii.gz", out / "c.nii.gz", out / f"predicted_{LOWRES}" / "c.nii.gz"):
+        file.unlink()
+    capfd.readouterr()
+    succeed(*_predict(images, out, "--continue_prediction"))
+    said = capfd.readouterr().out
+    assert "2 of 3 cases are predicted already" in said and "1 of 3 cases are predicted already" in said
+    after = _written(out / f"predicted_{LOWRES}")
+    assert list(_written(out)) == list(after) == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
+    assert {name: time for name, time in after.items() if time == before[name]}.keys() == {"a.nii.gz", "b.nii.gz"}
+
+
+def test_a_case_that_fails_in_the_first_stage_does_not_stop_the_others(
+    cascade: Path, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (images / "b_0000.nii.gz").write_bytes(b"no image")
+    (out / f"predicted_{LOWRES}").mkdir(parents=True)
+    (out / f"predicted_{LOWRES}" / "b.nii.gz").write_bytes(b"of an earlier run, for another image")
+    assert run(*_predict(images, out)) == 2
+    errors = capfd.readouterr().err
+    assert "Error: 1 of 3 cases failed: b: " in errors and "Traceback" not in errors
+    assert list(_written(out)) == ["a.nii.gz", "c.nii.gz"]
+
+
+def test_predictions_that_were_given_must_be_complete(
+    cascade: Path, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "previous").mkdir()
+    line = complaint(capfd, *_predict(images, tmp_path / "out", "-prev_stage_predictions", tmp_path / "previous"))
+    assert "a: the previous stage's segmentation" in line and "does not exist" in line
     assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError
-from nnunet_lite.models import trained_model
+from nnunet_lite.models import trainer_network
 from nnunet_lite.models.trained_model import (
     TrainedModel,
     folds_string_to_tuple,
@@ -171,5 +171,5 @@ def test_network_comes_from_the_trainer_or_else_from_the_plans(folder, monkeypat
             return torch.nn.Conv2d(num_input_channels, num_output_channels, 1 + arch_init_kwargs["n_stages"])
 
     for trainer, kernel in ((Present, (1, 1)), (Older, (3, 3))):
-        monkeypatch.setattr(trained_model, "find_class", lambda kind, name, trainer=trainer: trainer)
+        monkeypatch.setattr(trainer_network, "find_class", lambda kind, name, trainer=trainer: trainer)
         assert model.build_network("Mine", "c").kernel_size == kernel

@@ -7,6 +7,7 @@ import pytest
 
 from nnunet_lite.exceptions import DatasetError, PlansError
 from nnunet_lite.extensions import find_class
+from nnunet_lite.preprocessing import normalization
 from nnunet_lite.preprocessing.normalization import (
     CTNormalization,
     ImageNormalization,
@@ -71,3 +72,14 @@ def test_missing_mask_and_statistics_are_named() -> None:
 
 def test_schemes_are_found_by_name() -> None:
     assert find_class("normalization", "RGBTo01Normalization") is RGBTo01Normalization
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 30), (3, 7, 5), (50,), (1, 1, 900)])
+@pytest.mark.parametrize("scheme", ["ZScoreNormalization", "CTNormalization"])
+def test_large_slices_are_worked_on_in_pieces(shape, scheme, monkeypatch):
+    statistics = {"mean": 10.0, "std": 3.0, "percentile_00_5": 2.0, "percentile_99_5": 17.0}
+    image = np.random.default_rng(0).normal(10, 4, shape).astype(np.float32)
+    expected = find_class("normalization", scheme)(False, statistics).run(image.copy())
+    monkeypatch.setattr(normalization, "_LARGEST_PIECE", 20)
+    assert max(piece.size for piece in normalization._pieces(image)) <= max(20, shape[-1])
+    np.testing.assert_allclose(find_class("normalization", scheme)(False, statistics).run(image), expected, atol=1e-6)

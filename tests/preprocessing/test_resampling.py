@@ -10,6 +10,7 @@ from skimage.transform import resize
 
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.extensions import find_class
+from nnunet_lite.preprocessing import resampling
 from nnunet_lite.preprocessing.resampling import resample_data_or_seg_to_shape, resample_torch_fornnunet
 
 ISO = (1, 1, 1)
@@ -69,6 +70,17 @@ def test_interpolation_across_the_separate_axis_follows_the_clipped_slices() -> 
     out = resample_data_or_seg_to_shape(data, (9, 12, 10), (9, 1, 1), ISO, order=3, order_z=1, force_separate_z=None)
     slices = np.stack([_upstream_like(plane, (12, 10), 3) for plane in data[0]])
     np.testing.assert_allclose(out[0], _upstream_like(slices, (9, 12, 10), 1), atol=5e-6)
+
+
+def test_the_torch_variant_returns_float32() -> None:
+    """Of arrays and tensors of any float type, as upstream's does."""
+    for dtype in (torch.float16, torch.float64):
+        tensor = torch.from_numpy(RAMP).to(dtype)
+        resized = resample_torch_fornnunet(tensor, (3, 5, 6), ISO, ISO)
+        assert resized.dtype == torch.float32
+        array = resample_torch_fornnunet(tensor.numpy(), (3, 5, 6), ISO, ISO)
+        assert array.dtype == np.float32 and np.array_equal(array, resized.numpy())
+        assert resample_torch_fornnunet(tensor, RAMP.shape[1:], ISO, ISO) is tensor
 
 
 def test_unchanged_shape_returns_the_input_and_types_are_kept() -> None:
@@ -159,3 +171,17 @@ def test_functions_named_in_plans_are_found(name: str) -> None:
     function = find_class("resampling", name)
     kwargs = {} if name == "no_resampling_hack" else {"is_seg": False, "force_separate_z": None}
     assert function(RAMP, (2, 3, 4), ISO, ISO, **kwargs) is RAMP
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+@pytest.mark.parametrize("new_shape", [(2, 170, 90), (2, 80, 130), (2, 100, 130), (2, 150, 120)])
+@pytest.mark.parametrize("thick", [1.0, 6.0])
+def test_large_slices_are_resized_block_by_block(
+    order: int, new_shape: tuple[int, int, int], thick: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = np.random.default_rng(4).normal(size=(1, 2, 120, 110)).astype(np.float32)[:, :, 20:]
+    arguments = (new_shape, (thick, 1, 1), (thick, 1, 1), False, order, 0, None)
+    expected = resample_data_or_seg_to_shape(data, *arguments)
+    monkeypatch.setattr(resampling, "_LARGE_SLICE", 1000)
+    monkeypatch.setattr(resampling, "_resize_slice", None)  # not called
+    np.testing.assert_allclose(resample_data_or_seg_to_shape(data, *arguments), expected, atol=2e-6)

@@ -11,7 +11,7 @@ import torch
 
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.utilities import device as devices
-from nnunet_lite.utilities.device import can_compile, resolve_precision
+from nnunet_lite.utilities.device import can_compile, resolve_device, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -71,3 +71,26 @@ def test_a_cpu_trains_in_bf16_only_where_it_has_it(monkeypatch: pytest.MonkeyPat
     assert resolve_precision("auto", CPU, training=False) is None
     with pytest.raises(ArgumentError, match="needs a GPU"):
         resolve_precision("fp16", CPU, training=True)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_is_the_best_device_there_is(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert resolve_device("auto").type == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("cuda", "use -device cpu"), ("mps", "use -device cpu"), ("gpu", "cpu, cuda, mps or auto")]
+)
+def test_a_device_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ArgumentError, match=expected) as caught:
+        resolve_device(name)
+    assert "\n" not in str(caught.value)

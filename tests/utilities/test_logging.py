@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from tqdm import tqdm
+
+from nnunet_lite.utilities.logging import log_to_console, logger
 
 _PROGRAM = """
 import logging
@@ -20,3 +27,23 @@ def test_a_library_that_logs_to_the_root_does_not_double_ours() -> None:
     result = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
     assert result.stdout == "ours\n"
     assert result.stderr == "Warning: beware\ntheirs\n"
+
+
+@contextmanager
+def log_to_console_for_this_test() -> Iterator[None]:
+    handlers, level = list(logger.handlers), logger.level
+    log_to_console()
+    try:
+        yield
+    finally:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+
+
+def test_a_line_does_not_stick_to_a_progress_bar(capfd: pytest.CaptureFixture[str]) -> None:
+    with log_to_console_for_this_test(), tqdm(total=2, desc="bar", leave=False, file=sys.stderr) as bar:
+        bar.update(1)
+        logger.warning("beware")
+    errors = capfd.readouterr().err
+    before, after = errors.split("Warning: beware\n")
+    assert before.endswith("\r") and "bar" in before and "bar" in after

@@ -31,7 +31,9 @@ def test_a_variable_stands_in_the_environment_of_the_block_only(monkeypatch: pyt
     assert "OTHER" not in os.environ
 
 
-@pytest.mark.parametrize(("code", "text"), [(3, "exit code 3"), (-int(signal.SIGTERM), "SIGTERM")])
+@pytest.mark.parametrize(
+    ("code", "text"), [(3, "exit code 3"), (-int(signal.SIGTERM), "SIGTERM"), (128 + int(signal.SIGTERM), "SIGTERM")]
+)
 def test_why_a_process_ended(code: int, text: str) -> None:
     assert describe_exit(code) == text
 

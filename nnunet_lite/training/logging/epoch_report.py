@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_lite.utilities.distributed import rank
+from nnunet_lite.utilities.durations import duration
 from nnunet_lite.utilities.logging import logger
 
 _RECENT = 10  # epochs the forecast is made from
@@ -49,16 +50,3 @@ def epoch_report(curves: Mapping[str, list[Any]], epoch: int, num_epochs: int, n
         finish = now + timedelta(seconds=seconds)
         lines.append(f"{left} epoch{'s' * (left > 1)} left: {duration(seconds)}, done about {finish:%Y-%m-%d %H:%M}")
     return lines
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people read them: 42 s, 12 min, 3 h 05 min, 2 d 4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    hours = round(minutes / 60)
-    return f"{hours // 24} d {hours % 24} h"

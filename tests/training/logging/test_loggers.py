@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from nnunet_lite.exceptions import CheckpointError
-from nnunet_lite.training.logging.epoch_report import duration, epoch_report
+from nnunet_lite.training.logging.epoch_report import epoch_report
 from nnunet_lite.training.logging.log_file import append_line, log_file_name
 from nnunet_lite.training.logging.loggers import KEYS, MetaLogger
+from nnunet_lite.utilities.durations import duration
 
 
 def _logger(folder: Path, dice: list[float]) -> MetaLogger:

@@ -1,0 +1,280 @@
+"""Logits of an image too large for sums over all of it: band by band, each handed on when no later tile touches it.
+
+Tiles come in the order of `SlidingWindow.windows`, in the same passes and with the same rounding as where the sums of
+the whole image are held, so the logits are the same, bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_lite.exceptions import NumericalError
+from nnunet_lite.inference.device_memory import Weights, bytes_of_sums
+from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress
+from nnunet_lite.inference.sliding_window_prediction import (
+    HALF_MAX,
+    SlidingWindow,
+    Window,
+    add_predictions,
+    bounding_scale,
+    pad_to_tile,
+)
+from nnunet_lite.inference.test_time_augmentation import mirror_combinations
+from nnunet_lite.utilities.device import is_out_of_memory
+
+Receiver = Callable[[int, Tensor], None]  # number of the slice (0 where bands are planes), finished logits
+
+_PIECE = 2**24  # logits that are divided, rounded and handed on at once: 32 MiB in half precision
+
+
+class RollingSums:
+    """Sums over tiles, of which only a band along one axis exists.
+
+    Args:
+        shape: (channels, x, y, z) of the whole.
+        axis: along which the band moves, of the four.
+    """
+
+    def __init__(self, shape: Sequence[int], axis: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._shape = tuple(shape)
+        self._axis = axis
+        self._band = torch.zeros((*shape[:axis], 0, *shape[axis + 1 :]), dtype=dtype, device=device)
+        self.first = 0  # index of the band's first entry
+
+    def reach(self, stop: int) -> Tensor:
+        """The band from `first` to `stop` at least; what is new in it is zero."""
+        held = self._band.shape[self._axis]
+        if stop - self.first > held:
+            shape = (*self._shape[: self._axis], stop - self.first, *self._shape[self._axis + 1 :])
+            longer = self._band.new_zeros(shape)
+            longer.narrow(self._axis, 0, held).copy_(self._band)
+            self._band = longer
+        return self._band
+
+    def part(self, start: int, stop: int) -> Tensor:
+        """A view of what is held of [start, stop)."""
+        return self._band.narrow(self._axis, start - self.first, stop - start)
+
+    def forget(self, stop: int) -> None:
+        """Drop everything before `stop`."""
+        self._band = self.part(stop, self.first + self._band.shape[self._axis]).clone()
+        self.first = stop
+
+
+def predict_in_bands(
+    network: nn.Module,
+    image: Tensor,
+    settings: PredictionSettings,
+    members: Sequence[Weights | None],
+    load: Callable[[Weights | None], None],
+    start: Callable[[], Receiver],
+    *,
+    lines: bool,
+    bar: Progress | None = None,
+) -> None:
+    """Predict as `predict_logits` does, and hand the logits on in order instead of returning them.
+
+    An ensemble's sums are held member by member for the band, and weights change once per member and band.
+
+    Args:
+        network, image, settings, members, load, bar: as for `predict_logits`.
+        start: called at the start, and again if all must be done anew with sums in main memory; what it returns is
+            called with the number of a slice and its next logits.
+        lines: a band is a range of lines of one slice, (heads, 1, n, z), which 2D tiles allow; else a range of planes
+            of the volume, (heads, n, y, z). Both in half precision on the CPU.
+
+    Raises:
+        NumericalError: the network put out NaN or infinity; names the tile.
+    """
+    size = _bytes_of_band(image, settings, len(members), lines)
+    if settings.sums_on_device and not settings.memory.holds_sums(size, settings.device):
+        settings = replace(settings, sums_on_device=False)
+    try:
+        finished = _Bands(network, image.float(), settings, members, load, lines).run(bar)
+        _hand_on(finished, start(), in_background=settings.device.type != "cpu")
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or not settings.sums_on_device:
+            raise
+    settings.memory.refuse_sums(size, settings.device, "beside one image in the network")
+    settings = replace(settings, sums_on_device=False)
+    predict_in_bands(network, image, settings, members, load, start, lines=lines, bar=bar)
+
+
+def _bytes_of_band(image: Tensor, settings: PredictionSettings, members: int, lines: bool) -> int:
+    """About what lies beside the network: the image, and the sums of two tiles' height."""
+    axis = 2 if lines else 1
+    edges = list(image.shape)
+    tile = settings.patch_size[0] if lines or len(settings.patch_size) == 3 else 1
+    edges[axis] = min(edges[axis], 2 * tile)
+    return image.nbytes + bytes_of_sums(settings.heads * members, (0, *edges[1:]), settings.dtype_of_sums, 1)
+
+
+def _hand_on(finished: Iterator[tuple[int, Tensor]], receive: Receiver, in_background: bool) -> None:
+    """Give every piece to the receiver; in a thread while the device goes on, at most one piece waiting."""
+    if not in_background:
+        for number, logits in finished:
+            receive(number, logits)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="reduction") as executor:
+        last: Future[None] | None = None
+        for number, logits in finished:
+            if last is not None:
+                last.result()
+            last = executor.submit(receive, number, logits)
+        if last is not None:
+            last.result()
+
+
+class _Bands:
+    """One pass over the tiles of an image."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image: Tensor,
+        settings: PredictionSettings,
+        members: Sequence[Weights | None],
+        load: Callable[[Weights | None], None],
+        lines: bool,
+    ) -> None:
+        self._network, self._settings, self._members, self._load = network, settings, members, load
+        device = settings.device_of_sums
+        image, self._original = pad_to_tile(image.to(device), settings.patch_size)
+        whole = SlidingWindow.over(
+            image.shape[1:], settings.patch_size, settings.tile_step_size, settings.use_gaussian, device
+        )
+        self._lines_per_slice = image.shape[2] if lines else 0
+        if lines:  # all slices one below the other: a tile touches one of them only
+            height = image.shape[2]
+            image = image.reshape(image.shape[0], 1, -1, image.shape[3])
+            windows: list[Window] = [
+                (slice(0, 1), slice(x.start * height + y.start, x.start * height + y.stop), z)
+                for x, y, z in whole.windows
+            ]
+            whole = replace(whole, image_size=tuple(image.shape[1:]), windows=windows)
+        self._image, self._sliding = image, whole
+        self._axis = 1 if lines else 0  # of the spatial ones
+
+    @torch.inference_mode()
+    def run(self, bar: Progress | None) -> Iterator[tuple[int, Tensor]]:
+        """Yield finished logits in order, see `Receiver`."""
+        if bar is not None:
+            bar.reset(total=len(self._sliding.windows) * len(self._members))
+        settings, size = self._settings, self._sliding.image_size
+        like = (self._axis + 1, settings.dtype_of_sums, settings.device_of_sums)
+        totals = [RollingSums((settings.heads, *size), *like) for _ in self._members]
+        weight = RollingSums((1, *size), *like)
+        weighed = 0  # windows whose weights are in the sum: all that touch the band, before any of its tiles is added
+        groups = self._groups()
+        for group, following in zip(groups, [*groups[1:], None], strict=True):
+            stop = max(window[self._axis].stop for window in group)
+            weighed = self._weigh(weighed, stop, weight)
+            self._add(group, stop, totals, weight, bar)
+            end = size[self._axis] if following is None else following[0][self._axis].start
+            yield from self._finish(end, totals, weight)
+
+    def _groups(self) -> list[list[Window]]:
+        """Windows that begin at the same line or plane, cut where passes end: those stay as they are without bands."""
+        groups: list[list[Window]] = []
+        for windows in self._sliding.batches(self._tiles_per_pass):
+            if groups and windows[0][self._axis].start == groups[-1][0][self._axis].start:
+                groups[-1].extend(windows)
+            else:
+                groups.append(list(windows))
+        return groups
+
+    @property
+    def _tiles_per_pass(self) -> int:
+        return max(1, self._settings.limit // len(mirror_combinations(self._settings.mirroring_axes)))
+
+    def _weigh(self, weighed: int, stop: int, weight: RollingSums) -> int:
+        """Add the weights of all tiles that begin before `stop`; returns the number of windows that are done."""
+        windows = self._sliding.windows
+        while weighed < len(windows) and windows[weighed][self._axis].start < stop:
+            (moved,) = self._moved(windows[weighed : weighed + 1], weight.first)
+            weight.reach(windows[weighed][self._axis].stop)[0][moved] += self._sliding.weights
+            weighed += 1
+        return weighed
+
+    def _moved(self, windows: Sequence[Window], first: int) -> list[Window]:
+        """Windows in a band that begins at `first`."""
+        return [
+            tuple(
+                slice(part.start - first, part.stop - first) if axis == self._axis else part
+                for axis, part in enumerate(window)
+            )
+            for window in windows
+        ]
+
+    def _add(
+        self, windows: list[Window], stop: int, totals: list[RollingSums], weight: RollingSums, bar: Progress | None
+    ) -> None:
+        """Predict some tiles with every member and add them."""
+        first, settings = weight.first, self._settings
+        image = self._image.narrow(self._axis + 1, first, stop - first)
+        sliding = replace(self._sliding, image_size=tuple(image.shape[1:]), windows=self._moved(windows, first))
+        scale = bounding_scale(weight.part(first, stop)[0]) if settings.dtype_of_sums == torch.float16 else None
+        for member, total in zip(self._members, totals, strict=True):
+            if member is not None and len(self._members) > 1:
+                member = settings.memory.resident(member, settings.device)
+            self._load(member)
+            try:
+                with settings.network_passes(self._network) as predict:
+                    add_predictions(
+                        total.reach(stop),
+                        image,
+                        sliding,
+                        predict,
+                        device=settings.device,
+                        tiles_per_pass=predict.tiles_per_pass,
+                        on_tile=bar.update if bar is not None else lambda count: None,
+                        scale=scale,
+                        repeat=predict.in_float32 if settings.autocast_dtype is not None else None,
+                    )
+            except NumericalError as error:
+                raise NumericalError(f"{error} (axis {self._axis} of this part begins at {first})") from error
+
+    def _finish(self, end: int, totals: list[RollingSums], weight: RollingSums) -> Iterator[tuple[int, Tensor]]:
+        """Divide what no later tile touches and yield it without the padding."""
+        for number, start, stop in self._originals(weight.first, end):
+            step = max(1, _PIECE // totals[0].part(start, start + 1).numel())
+            for low in range(start, stop, step):
+                high = min(low + step, stop)
+                yield number, self._mean([total.part(low, high) for total in totals], weight.part(low, high))
+        for sums in (*totals, weight):
+            sums.forget(end)
+
+    def _originals(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """(slice, first, one past the last) of the parts of [first, end) that are no padding."""
+        own = self._original[self._axis]
+        length = self._lines_per_slice
+        for number in range(first // length, -(-end // length)) if length else (0,):
+            start, stop = max(first, number * length + own.start), min(end, number * length + own.stop)
+            if start < stop:
+                yield number, start, stop
+
+    def _mean(self, totals: list[Tensor], weight: Tensor) -> Tensor:
+        """The members' mean logits without padding, as `weighted_mean` and the sum over members have them."""
+        half = self._settings.dtype_of_sums == torch.float16
+        weight = weight.clone()
+        if half:
+            weight *= bounding_scale(weight)
+        mean: Tensor | None = None
+        for total in totals:
+            logits = total.div_(weight)
+            if half:
+                logits.clamp_(-HALF_MAX, HALF_MAX)
+            mean = logits if mean is None else mean.add_(logits)
+        assert mean is not None
+        if len(totals) > 1:
+            mean.div_(len(totals))
+        _, rows, columns = self._original
+        mean = mean[..., columns] if self._lines_per_slice else mean[:, :, rows, columns]
+        mean = mean if half else mean.clamp_(-HALF_MAX, HALF_MAX)
+        return mean.to("cpu", torch.float16, copy=True)

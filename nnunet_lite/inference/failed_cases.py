@@ -1,0 +1,70 @@
+"""Cases that could not be predicted: why in a line each, and what to do."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+
+from nnunet_lite.exceptions import StorageError, WorkerError, nnUNetError
+from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.parallel import Outcome, describe
+
+AGAIN = "--continue_prediction (overwrite=False) predicts only what is missing"
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
+
+
+def explained(error: Exception, verbose: bool = False) -> Exception:
+    """The error without what it keeps in memory, arrays of the case among them; memory that ran out gets advice.
+
+    Args:
+        error: of a case.
+        verbose: log where it arose.
+    """
+    if verbose:
+        logger.info("%s", "".join(traceback.format_exception(error)))
+    if is_out_of_memory(error):
+        error = WorkerError(
+            f"memory ran out ({describe(error)[:200]}); give it more, or take less: fewer -npp and -nps, and on a GPU "
+            "--not_on_device"
+        )
+    for link in ("__traceback__", "__cause__", "__context__"):
+        setattr(error, link, None)
+    return error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device's or the main memory does not suffice; torch has several ways to."""
+    if isinstance(error, nnUNetError):
+        return False
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
+
+
+def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> nnUNetError:
+    """One error for all failed cases, which knows their names: a single one in one line, else a list.
+
+    Args:
+        failures: cases with their errors.
+        total: cases there were.
+        to_files: results are files, so that those of the others need not be made again.
+    """
+    first = failures[0].error
+    if total == 1 and isinstance(first, nnUNetError):
+        return first
+    kind = type(first) if isinstance(first, nnUNetError) else WorkerError
+    texts = [describe(failure.error).removeprefix(f"{failure.name}: ") for failure in failures]
+    lines = [f"{failure.name}: {text}" for failure, text in zip(failures, texts, strict=True)]
+    start = f"{len(failures)} of {total} cases failed:"
+    last = [f"The others are predicted; {AGAIN}."] if to_files and len(failures) < total else []
+    if len(failures) == 1:
+        message = " ".join([start, lines[0] + ("." if last and not lines[0].endswith(".") else ""), *last])
+    else:
+        message = "\n".join([start, *(f"  {line}" for line in lines), *last])
+    error = kind(message)
+    error.failed_cases = tuple(failure.name for failure in failures)
+    return error
+
+
+def stopped_early(error: StorageError, done: int, total: int | None) -> StorageError:
+    """The error of a full disk, with how far the prediction came."""
+    of = "" if total is None else f" of {total}"
+    return StorageError(f"{error} ({done}{of} cases are predicted; {AGAIN})")

@@ -1,0 +1,127 @@
+"""A network made faster for prediction on a CPU, for as long as a `with` block lasts: same weights, same function.
+
+Where a `Sequential` is a convolution, instance norm and leaky ReLU, as in nnU-Net's networks, its steps are ours.
+Everything else computes as it always did.
+
+- Convolutions of few voxels go to oneDNN, too; torch has a plain loop for those, half as fast.
+- 3D networks have the channels innermost in memory (channels last), as oneDNN computes, so that nothing is reordered.
+- Norm and activation go over a part of the image while it is in the cache. torch's own instance norm is five times
+  slower, and its batch norm with channels last adds up in float32 from end to end: five digits of eight are left.
+
+Measured with one thread (AMD with AVX-512; processor seconds, best of four), one tile: 3d_fullres of Dataset004 in
+float32 / bf16 0.438 / 0.200 s before, 0.379 / 0.183 s after; 25 classes, 32x96x96: 1.94 / 0.89 and 1.62 / 0.78 s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
+_DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+_BLOCK = 2**17  # numbers normalized at once: half a MiB in float32, what a core's cache holds
+
+
+def with_channels_last(tensor: Tensor) -> Tensor:
+    """A batch (b, c, ...) or a convolution's weight with the channels innermost in memory; others as they are."""
+    wanted = _LAYOUTS.get(tensor.ndim)
+    return tensor if wanted is None else tensor.contiguous(memory_format=wanted)
+
+
+@contextlib.contextmanager
+def faster_network(network: nn.Module, *, device: torch.device, channels_last: bool) -> Iterator[None]:
+    """Let a network in evaluation mode compute faster within the block; names and values of its weights never change.
+
+    Args:
+        network: any; parts that are not known, and compiled networks, stay as they are.
+        device: where it computes; off the CPU nothing but the layout of its weights changes.
+        channels_last: lay the weights out so. Its input must have that layout, too.
+    """
+    if channels_last:
+        with torch.inference_mode(False):  # or the weights could not be trained any more
+            for parameter in network.parameters():
+                parameter.data = with_channels_last(parameter.data)
+    changed: list[nn.Module] = []
+    try:
+        if device.type == "cpu" and not hasattr(network, "_orig_mod"):
+            for module in network.modules():
+                forward = _block_of(module)
+                if forward is not None:
+                    module.__dict__["forward"] = forward
+                    changed.append(module)
+        yield
+    finally:
+        for module in changed:
+            del module.__dict__["forward"]
+
+
+def _block_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """What computes a `Sequential` of convolution, instance norm and perhaps leaky ReLU; None for anything else."""
+    if type(module) is not nn.Sequential or module.training or "forward" in module.__dict__:
+        return None
+    parts = [part for part in module if not isinstance(part, _DROPOUTS)]
+    if len(parts) not in (2, 3) or any(_is_hooked(part) for part in (module, *module)):
+        return None
+    convolution, norm = parts[:2]
+    known = type(convolution) in _CONVOLUTIONS and type(norm) in _NORMS and not norm.track_running_stats
+    if not known or (len(parts) == 3 and type(parts[2]) is not nn.LeakyReLU):
+        return None
+    slope = cast("float", parts[2].negative_slope) if len(parts) == 3 else None
+    return partial(_compute_block, convolution, norm, slope)
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def _compute_block(convolution: Any, norm: Any, slope: float | None, image: Tensor) -> Tensor:
+    values = _convolve(convolution, image)
+    if norm.weight is None:
+        normalized = norm(values)
+    elif values.dtype == torch.float32 and _is_channels_last(values):
+        for one in values:
+            _normalize_rows(one.flatten(1).t(), norm, 1.0 if slope is None else slope)
+        return values
+    elif len(values) == 1 and _is_channels_last(values) and values[0, 0].numel() > 1:
+        normalized = F.batch_norm(values, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+    else:
+        normalized = F.group_norm(values, values.shape[1], norm.weight, norm.bias, norm.eps)
+    return normalized if slope is None else F.leaky_relu_(normalized, slope)
+
+
+def _convolve(convolution: Any, image: Tensor) -> Tensor:
+    exact = image.dtype == convolution.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    plain = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
+    onednn: Any = torch.backends.mkldnn
+    if exact and plain and onednn.is_available() and onednn.enabled:
+        names = ("weight", "bias", "padding", "stride", "dilation", "groups")
+        return torch.mkldnn_convolution(image, *(getattr(convolution, name) for name in names))
+    return cast("Tensor", convolution(image))
+
+
+def _is_channels_last(values: Tensor) -> bool:
+    return values.shape[1] > 1 and values.is_contiguous(memory_format=_LAYOUTS[values.ndim])
+
+
+def _normalize_rows(rows: Tensor, norm: Any, slope: float) -> None:
+    """Instance norm and leaky ReLU of one image, in place: (voxels, channels), contiguous, float32."""
+    blocks = torch.split(rows, max(1, _BLOCK // rows.shape[1]))
+    mean = rows.mean(0)
+    squares = torch.zeros_like(mean)
+    for block in blocks:
+        difference = block - mean
+        squares += difference.mul_(difference).sum(0)
+    scale = norm.weight * torch.rsqrt(squares / len(rows) + norm.eps)
+    shift = norm.bias - mean * scale
+    for block in blocks:
+        torch.addcmul(shift, block, scale, out=block)
+        if slope != 1:
+            F.leaky_relu_(block, slope)

@@ -1,0 +1,215 @@
+"""Cases on their way through preprocessing, network and export, which overlap; a failed case does not stop the rest.
+
+Memory is shared: preprocessing workers, the network here, arrays that wait and export workers together stay below one
+limit, by estimates from the headers. What needs more by itself runs alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nnunet_lite.exceptions import StorageError
+from nnunet_lite.inference.case_resources import (
+    CaseSize,
+    Demand,
+    Network,
+    demand_of_case,
+    number_of_tiles,
+    size_of_case,
+    worthwhile_processes,
+)
+from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, preprocessed_cases
+from nnunet_lite.inference.export_queue import ExportQueue
+from nnunet_lite.inference.failed_cases import explained, failure_of, stopped_early
+from nnunet_lite.inference.prediction_forecast import PredictionProgress
+from nnunet_lite.inference.reduced_prediction import ReducedPrediction
+from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.utilities.exchange_folder import ExchangeFolder, exchange_folder
+from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.memory import format_size, rss
+from nnunet_lite.utilities.memory_budget import MemoryBudget
+from nnunet_lite.utilities.parallel import Outcome, WorkerPool
+
+Item = Mapping[str, Any]  # a preprocessed case: `data`, `data_properties`, `ofile`
+Predict = Callable[[str, Item, PredictionProgress], Tensor | ReducedPrediction]  # -> logits (heads, x, y, z) on the CPU
+_EXAMPLES = 5  # cases named in a message
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """How a stream of cases is worked on.
+
+    Args:
+        save_probabilities: write or return them too.
+        num_preprocessing, num_export: background processes, 0 works in this one.
+        max_ram: bytes that all of it may take, this process included; None: 80 % of what is free.
+        tile_step_size: for the forecast.
+        copies: mirrored copies predicted of each tile.
+        show_progress: a bar where there is a terminal.
+        verbose: name each case as it comes to the network, and where errors arise.
+        verbose_preprocessing: the preprocessor logs as well.
+    """
+
+    save_probabilities: bool
+    num_preprocessing: int
+    num_export: int
+    max_ram: int | None = None
+    tile_step_size: float = 0.5
+    copies: int = 1
+    show_progress: bool = True
+    verbose: bool = False
+    verbose_preprocessing: bool = False
+
+
+class PredictionPipeline:
+    """Preprocessing in the background, the network here, export in the background.
+
+    Args:
+        documents: of the model.
+        network: of the model.
+        predict: name, preprocessed case and what counts its tiles -> logits.
+        settings: see there.
+    """
+
+    def __init__(
+        self, documents: ModelDocuments, network: Network, predict: Predict, settings: PipelineSettings
+    ) -> None:
+        self._documents = documents
+        self._network = network
+        self._predict = predict
+        self._settings = settings
+        limit = settings.max_ram
+        self._budget = MemoryBudget(limit)
+        if limit is not None:
+            self._budget.keep(rss())  # what this process has taken; the default counts only what is free
+
+    def run(self, cases: Sequence[CaseToPredict], skipped: int = 0) -> list[Any]:
+        """What each case returned, in input order; None for what is written to files.
+
+        Args:
+            cases: to predict.
+            skipped: number of those that were predicted before, for messages.
+
+        Raises:
+            nnUNetError: some cases failed, after all others were predicted; names each with its reason.
+            StorageError: the disk is full; it stopped there.
+        """
+        plans_manager = PlansManager(self._documents.plans)
+        sizes = [size_of_case(case, self._documents, plans_manager) for case in cases]
+        demands = [
+            demand_of_case(case, size, self._documents, plans_manager, self._network)
+            for case, size in zip(cases, sizes, strict=True)
+        ]
+        npp, nps = worthwhile_processes(
+            self._settings.num_preprocessing, self._settings.num_export, sizes, self._network.heads
+        )
+        npp, nps = min(npp, len(cases)), min(nps, len(cases))
+        self._warn_of_large(cases, demands, npp, nps)
+        with (
+            self._progress(sizes, skipped) as progress,
+            self._exchange(cases, demands, npp, nps) as exchange,
+            WorkerPool(npp, budget=self._budget) as preprocessing,
+            WorkerPool(nps, budget=self._budget) as export,
+        ):
+            stream = preprocessed_cases(
+                cases, demands, self._documents, preprocessing, exchange, self._settings.verbose_preprocessing
+            )
+            queue = ExportQueue(self._documents, self._settings.save_probabilities, export, exchange)
+            return self._predict_and_export(stream, demands, queue, progress)
+
+    def run_stream(self, stream: Iterable[tuple[str, Item | Exception]]) -> list[Any]:
+        """As `run`, for cases that are preprocessed already, or the error that preprocessing ended with."""
+        nps = self._settings.num_export
+        with (
+            PredictionProgress(None, self._settings.show_progress) as progress,
+            exchange_folder() if nps else contextlib.nullcontext() as exchange,
+            WorkerPool(nps, budget=self._budget) as export,
+        ):
+            queue = ExportQueue(self._documents, self._settings.save_probabilities, export, exchange)
+            return self._predict_and_export(stream, None, queue, progress)
+
+    def _predict_and_export(
+        self,
+        stream: Iterable[tuple[str, Item | Exception]],
+        demands: Sequence[Demand] | None,
+        queue: ExportQueue,
+        progress: PredictionProgress,
+    ) -> list[Any]:
+        folder = None
+        try:
+            for number, (name, item) in enumerate(stream):
+                self._one(name, item, demands[number] if demands else Demand(), queue, progress)
+                if not isinstance(item, Exception) and item.get("ofile"):
+                    folder = str(Path(item["ofile"]).parent)
+                del item  # an image less in memory while the next one is waited for
+        except StorageError as error:
+            raise stopped_early(error, queue.number_done(), len(demands) if demands else None) from error
+        return self._results(queue.outcomes(), folder, progress)
+
+    def _one(
+        self, name: str, item: Item | Exception, demand: Demand, queue: ExportQueue, progress: PredictionProgress
+    ) -> None:
+        """One case through the network and on to its export; a failure is noted."""
+        if self._settings.verbose:
+            logger.info("Predicting %s", name)
+        queue.wait_for_room()
+        try:
+            if isinstance(item, Exception):
+                raise item
+            progress.case(name)
+            with self._budget.hold(demand.network):
+                logits = self._predict(name, item, progress)
+                queue.submit(name, logits, item["data_properties"], item.get("ofile"), demand)
+        except StorageError:
+            raise
+        except Exception as error:
+            queue.fail(name, explained(error, self._settings.verbose))
+            progress.case_ended(name, failed=True)
+        else:
+            progress.case_ended(name)
+
+    def _results(self, outcomes: Sequence[Outcome], folder: str | None, progress: PredictionProgress) -> list[Any]:
+        failures = [outcome for outcome in outcomes if outcome.error is not None]
+        progress.finished(len(outcomes) - len(failures), folder)
+        if failures:
+            raise failure_of(failures, len(outcomes), folder is not None)
+        return [outcome.value for outcome in outcomes]
+
+    def _progress(self, sizes: Sequence[CaseSize | None], skipped: int) -> PredictionProgress:
+        patch, step = self._documents.configuration.patch_size, self._settings.tile_step_size
+        tiles = [
+            None if size is None else number_of_tiles(size.after, patch, step) * self._network.members for size in sizes
+        ]
+        return PredictionProgress(tiles, self._settings.show_progress, skipped, self._settings.copies)
+
+    def _exchange(
+        self, cases: Sequence[CaseToPredict], demands: Sequence[Demand], npp: int, nps: int
+    ) -> contextlib.AbstractContextManager[ExchangeFolder | None]:
+        """Where large arrays wait, with room for as many as can be under way; none where all is done here."""
+        if not npp and not nps:
+            return contextlib.nullcontext()
+        images = sum(sorted((demand.image for demand in demands), reverse=True)[: npp + 2]) if npp else 0
+        logits = sum(sorted((demand.logits for demand in demands), reverse=True)[: 2 * nps + 2]) if nps else 0
+        output = next((case.output for case in cases if case.output is not None), None)
+        return exchange_folder(images + logits, None if output is None else Path(output).parent)
+
+    def _warn_of_large(self, cases: Sequence[CaseToPredict], demands: Sequence[Demand], npp: int, nps: int) -> None:
+        limit = self._budget.limit
+        steps = [(demand.preprocessing, demand.network, demand.export if nps else 0) for demand in demands]
+        needs = {case.name: max(step) for case, step in zip(cases, steps, strict=True) if max(step) > limit}
+        if needs:
+            examples = [f"{name} ({format_size(size)})" for name, size in list(needs.items())[:_EXAMPLES]]
+            logger.warning(
+                "%d of %d cases need more memory by estimate than the limit of %s and run alone: %s%s",
+                len(needs),
+                len(cases),
+                format_size(limit),
+                ", ".join(examples),
+                ", ..." if len(needs) > len(examples) else "",
+            )

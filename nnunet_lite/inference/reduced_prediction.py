@@ -1,0 +1,169 @@
+"""Prediction of images whose logits would take much memory: bands of them become labels while the network goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nnunet_lite.configuration import BANDED_PREDICTION_BYTES, num_compute_threads
+from nnunet_lite.inference.banded_prediction import Receiver, predict_in_bands
+from nnunet_lite.inference.data_iterators import ModelDocuments
+from nnunet_lite.inference.export_prediction import (
+    ViewsInNetworkSpace,
+    empty_labels,
+    linear_plan,
+    load_and_delete,
+    save_probabilities_file,
+    views_in_network_space,
+)
+from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, Weights
+from nnunet_lite.inference.plane_stream import PlaneStream
+from nnunet_lite.plans.label_manager import LabelManager
+from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan
+from nnunet_lite.utilities.files import save_pickle, scratch_array
+from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.memory import available_memory, format_size
+
+_LARGE_PLANE = 2**26  # logits of one plane: 128 MiB in half precision
+_SHARE = 6  # of the memory available: reduction needs copies of the logits besides
+
+
+class ReducedPrediction(NamedTuple):
+    """A case's labels (d0, d1, d2) in the image's geometry, or the `.npy` file they lie in; probabilities if wanted.
+
+    Those that belong into a file have been written already.
+    """
+
+    labels: NDArray[Any] | str
+    probabilities: NDArray[np.float32] | None = None
+
+    def finish(self, properties: Mapping[str, Any], documents: ModelDocuments, output: str | None) -> Any:
+        """Write the segmentation, or without an output return labels or (labels, probabilities)."""
+        labels = load_and_delete(self.labels)
+        if output is None:
+            return labels if self.probabilities is None else (labels, self.probabilities)
+        file = f"{output}{documents.dataset_json['file_ending']}"
+        PlansManager(documents.plans).image_reader_writer_class().write_seg(labels, file, properties)
+        return None
+
+
+class CaseInBands(NamedTuple):
+    """What is to be made of a preprocessed case."""
+
+    name: str
+    properties: Mapping[str, Any]
+    documents: ModelDocuments
+    output: str | None  # path without file ending
+    with_probabilities: bool
+
+    def predict(
+        self,
+        network: nn.Module,
+        image: Tensor,
+        settings: PredictionSettings,
+        members: Sequence[Weights | None],
+        load: Callable[[Weights | None], None],
+        bar: Progress | None = None,
+    ) -> ReducedPrediction | None:
+        """Predict and reduce if the sums of the whole image would be large, else return None and do nothing.
+
+        Logits are also left to the ordinary path where something must see all of them: a resampling function that is
+        not linear, or a label manager of one's own.
+
+        Args: as for `predict_logits`.
+        """
+        plans_manager, configuration = PlansManager(self.documents.plans), self.documents.configuration
+        label_manager = plans_manager.get_label_manager(self.documents.dataset_json)
+        size = bytes_of_sums(image.shape[1:], settings, len(members))
+        if image.ndim != 4 or size <= _most_bytes_of_sums() or type(label_manager) is not LabelManager:
+            return None
+        plan = linear_plan(plans_manager, configuration, self.properties, image.shape[1:])
+        if plan is None:
+            return None
+        logger.info("%s: logits would take %s; they are predicted and reduced in bands", self.name, format_size(size))
+        labels = empty_labels(plans_manager, label_manager, self.properties)
+        lines = len(settings.patch_size) == 2 and _has_large_planes(settings.heads, plan)
+
+        def run(probabilities: NDArray[np.float32] | None) -> None:
+            inside = views_in_network_space(plans_manager, label_manager, self.properties, labels, probabilities)
+            predict_in_bands(
+                network,
+                image,
+                settings,
+                members,
+                load,
+                lambda: _receiver(plan, label_manager, inside, lines),
+                lines=lines,
+                bar=bar,
+            )
+
+        return self._with_probabilities(run, labels, settings.heads)
+
+    def _with_probabilities(
+        self, run: Callable[[NDArray[np.float32] | None], None], labels: NDArray[Any], heads: int
+    ) -> ReducedPrediction:
+        """Let `run` fill the labels and, if they are wanted, probabilities in memory or for a file."""
+        shape = (heads, *labels.shape)
+        if not self.with_probabilities:
+            run(None)
+            return ReducedPrediction(labels)
+        if self.output is None:
+            probabilities: NDArray[np.float32] = np.empty(shape, np.float32)
+            run(probabilities)
+            return ReducedPrediction(labels, probabilities)
+        file = f"{self.output}.npz"
+        with scratch_array(file, shape, np.float32) as probabilities:
+            run(probabilities)
+            save_probabilities_file(probabilities, file)
+            del probabilities
+        save_pickle(dict(self.properties), f"{self.output}.pkl")
+        return ReducedPrediction(labels)
+
+
+def _most_bytes_of_sums() -> int:
+    """Sums up to this size are held for the whole image."""
+    return min(BANDED_PREDICTION_BYTES, available_memory() // _SHARE)
+
+
+def bytes_of_sums(image_size: Sequence[int], settings: PredictionSettings, members: int) -> int:
+    """What the ordinary path would hold: the sums of a member, and the mean over several beside them."""
+    logits = settings.heads
+    for edge in image_size:
+        logits *= int(edge)
+    return logits * settings.dtype_of_sums.itemsize * min(members, 2)
+
+
+def _receiver(
+    plan: InterpolationPlan, label_manager: LabelManager, inside: ViewsInNetworkSpace, lines: bool
+) -> Receiver:
+    """What takes finished logits: one stream for the volume, or one for each of its slices."""
+    threads = num_compute_threads()
+    if not lines:
+        streams = [PlaneStream(plan, label_manager, *inside, threads)]
+    else:
+        one = AxisMap("identity", 1, 1, 1)
+        of_slice = InterpolationPlan((one, *plan.axes[1:]), None)
+        streams = [
+            PlaneStream(
+                of_slice,
+                label_manager,
+                inside.labels[number : number + 1],
+                None if inside.probabilities is None else inside.probabilities[:, number : number + 1],
+                threads,
+                axis=1,
+            )
+            for number in range(len(inside.labels))
+        ]
+    return lambda number, logits: streams[number].feed(logits)
+
+
+def _has_large_planes(heads: int, plan: InterpolationPlan) -> bool:
+    """Whether bands are to be lines of one plane: planes are large, and each becomes one plane of the result."""
+    first, rows, columns = plan.axes
+    larger = max(rows.size_in * columns.size_in, rows.size_out * columns.size_out)
+    return first.mode == "identity" and heads * larger > _LARGE_PLANE

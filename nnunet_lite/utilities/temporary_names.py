@@ -1,0 +1,60 @@
+"""Names of temporary files that say whose they are, so that what a killed process left can be removed.
+
+A process that is killed cannot tidy up. Its name in the file's name (machine and number) lets the next one tell what
+nobody will finish any more from what another process is writing just now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import zlib
+from pathlib import Path
+
+_NAME = re.compile(r"^\.([0-9a-f]{8})([0-9a-f]{8})[0-9a-f]{8}\.tmp\..")  # machine, process, random
+
+
+def temporary_path(target: Path) -> Path:
+    """A hidden name beside `target`, of the same ending."""
+    return target.with_name(f".{_owner()}{secrets.token_hex(4)}.tmp.{target.name}")
+
+
+def remove_abandoned_files(folder: Path) -> None:
+    """Remove temporary files of processes of this machine that are no more; what cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            if _is_abandoned(entry.name):
+                entry.unlink(missing_ok=True)
+
+
+def _owner() -> str:
+    return f"{_machine()}{os.getpid():08x}"
+
+
+def _machine() -> str:
+    """Stands for this machine, or rather for the processes whose numbers mean something here: a container's own."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    node = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    return f"{zlib.crc32(f'{node} {space}'.encode()):08x}"
+
+
+def _is_abandoned(name: str) -> bool:
+    match = _NAME.match(name)
+    return match is not None and match[1] == _machine() and not _exists(int(match[2], 16))
+
+
+def _exists(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # os.kill would end it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
