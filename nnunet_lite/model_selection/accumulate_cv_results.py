@@ -6,11 +6,11 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunet_lite.exceptions import DatasetError, PathError
-from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.files import PathLike, copy_file, load_json, subfiles
 
@@ -77,6 +77,16 @@ def accumulate_cv_results(
         labels.ignore_label,
         num_processes,
     )
+
+
+def model_folder(dataset_name: str, trainer: str, plans: str, configuration: str) -> Path:
+    """Where a model lies below nnUNet_results."""
+    return Path(os.fspath(nnUNet_results), dataset_name, f"{trainer}__{plans}__{configuration}")
+
+
+def merged_folder(model: Path, folds: Sequence[Fold]) -> Path:
+    """Where the cross-validation of a model is put together, unless somebody names another place."""
+    return model / f"crossval_results_folds_{'_'.join(map(str, folds))}"
 
 
 def require_model(folder: Path) -> None:
@@ -158,8 +168,3 @@ def reference_folder(dataset_name: str) -> Path:
             return folder
     listed = " nor ".join(map(str, candidates)) or "nnUNet_raw and nnUNet_preprocessed are not set"
     raise DatasetError(f"No reference segmentations of {dataset_name}: there is neither {listed}")
-
-
-def score_of(summary: Any) -> float:
-    """The mean foreground Dice of a summary.json; NaN where a class never occurs."""
-    return float(summary["foreground_mean"]["Dice"])

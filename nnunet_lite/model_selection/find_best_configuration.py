@@ -21,6 +21,8 @@ from nnunet_lite.model_selection.accumulate_cv_results import (
     Fold,
     accumulate_cv_results,
     command_for_missing_validation,
+    merged_folder,
+    model_folder,
     reference_folder,
     require_model,
     validation_cases,
@@ -157,8 +159,7 @@ def _candidates(dataset_name: str, models: Sequence[Mapping[str, str]]) -> list[
         if model["configuration"] not in known:
             logger.info("%s has no configuration %s: it is left out", plans, model["configuration"])
             continue
-        name = "__".join((model["trainer"], model["plans"], model["configuration"]))
-        folder = Path(os.fspath(nnUNet_results), dataset_name, name)
+        folder = model_folder(dataset_name, model["trainer"], model["plans"], model["configuration"])
         try:
             require_model(folder)
         except PathError as error:
@@ -206,7 +207,7 @@ def _missing_of(candidate: Candidate, fold: Fold, probabilities: bool) -> bool |
 
 
 def _single(candidate: Candidate, folds: Sequence[Fold], num_processes: int | None, overwrite: bool) -> Entry:
-    merged = candidate.folder / f"crossval_results_folds_{'_'.join(map(str, folds))}"
+    merged = merged_folder(candidate.folder, folds)
     accumulate_cv_results(candidate.folder, merged, folds, num_processes, overwrite)
     return _entry(candidate.identifier, (candidate,), merged)
 
