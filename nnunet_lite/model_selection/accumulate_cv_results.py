@@ -12,6 +12,7 @@ from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folde
 from nnunet_lite.exceptions import DatasetError, PathError
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.training.overrides import trainer_and_flags
 from nnunet_lite.utilities.files import PathLike, copy_file, load_json, subfiles
 
 DOCUMENTS = ("dataset.json", "plans.json")
@@ -135,9 +136,10 @@ def train_command(model: Path, fold: Fold) -> str:
     """nnUNetv2_train as it makes a model folder."""
     parts = model.name.split("__")
     trainer, plans, configuration = parts if len(parts) == 3 else ("TRAINER", "PLANS", "CONFIGURATION")
+    trainer, own_flags = trainer_and_flags(trainer)
     given = (("-tr", trainer, "nnUNetTrainer"), ("-p", plans, "nnUNetPlans"))
     flags = [f"{flag} {value}" for flag, value, default in given if value != default]
-    return " ".join(["nnUNetv2_train", model.parent.name, configuration, str(fold), *flags])
+    return " ".join(["nnUNetv2_train", model.parent.name, configuration, str(fold), *flags, *own_flags])
 
 
 def _require_each_case_once(predictions: Sequence[FoldPredictions]) -> None:

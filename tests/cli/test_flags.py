@@ -372,7 +372,9 @@ def test_unambiguous_prefixes_are_accepted(command, parser_of):
     assert "continue_prediction" in str(matched)
 
 
-@pytest.mark.parametrize("command", [*UPSTREAM, "demo:demo_entry", "planning:check_dataset_entry"])
+@pytest.mark.parametrize(
+    "command", [*UPSTREAM, "demo:demo_entry", "status:status_entry", "planning:check_dataset_entry"]
+)
 def test_help_needs_nothing_heavy(command):
     module, name = command.split(":")
     code = (
@@ -393,4 +395,4 @@ def test_every_script_of_the_project_is_in_the_tables():
         for point in entry_points(group="console_scripts")
         if point.value.startswith("nnunet_lite.")
     }
-    assert ours == {*UPSTREAM, "demo:demo_entry", "planning:check_dataset_entry"}
+    assert ours == {*UPSTREAM, "demo:demo_entry", "status:status_entry", "planning:check_dataset_entry"}
