@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from nnunet_lite.cli import arguments as flags
-from nnunet_lite.cli.arguments import NOTHING_WRITTEN, command, make_parser
+from nnunet_lite.cli.command import NOTHING_WRITTEN, command, make_parser
 
 
 @partial(command, after_stop=NOTHING_WRITTEN)

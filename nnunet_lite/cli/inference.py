@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lite.cli import arguments as flags
-from nnunet_lite.cli.arguments import command, make_parser
+from nnunet_lite.cli.command import command, make_parser
 from nnunet_lite.exceptions import nnUNetError
 
 if TYPE_CHECKING:

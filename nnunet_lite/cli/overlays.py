@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nnunet_lite.cli import arguments as flags
-from nnunet_lite.cli.arguments import command, make_parser
+from nnunet_lite.cli.command import command, make_parser
 
 
 @command

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from nnunet_lite.cli import arguments as flags
-from nnunet_lite.cli.arguments import NOTHING_WRITTEN, Flag, command, make_parser
+from nnunet_lite.cli.command import NOTHING_WRITTEN, Flag, command, make_parser
 
 _PLANNING: tuple[Flag, ...] = (
     flags.PLANNER,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from nnunet_lite.cli import arguments
-from nnunet_lite.cli.arguments import command, make_parser
+from nnunet_lite.cli.command import command, make_parser
 from nnunet_lite.cli.training import own_flags, run_stoppable
 
 _DESCRIPTION = (

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from nnunet_lite.cli import arguments
-from nnunet_lite.cli.arguments import command, make_parser
+from nnunet_lite.cli.command import command, make_parser
 from nnunet_lite.exceptions import ExtensionError
 
 _DESCRIPTION = (

@@ -61,7 +61,7 @@ def compute_metrics_on_folder(
     if output_file is not None and not os.fspath(output_file).endswith(".json"):
         raise ArgumentError(f"Output file {os.fspath(output_file)}: expected a name that ends in .json")
     wanted = None if cases is None else {f"{case}{file_ending}" for case in cases}
-    pairs = _pair_files(Path(folder_ref), Path(folder_pred), file_ending, chill, wanted)
+    pairs = pair_files(Path(folder_ref), Path(folder_pred), file_ending, chill, wanted)
     classes = [plain_label_or_region(entry) for entry in regions_or_labels]
     if not classes:
         raise ArgumentError("No labels or regions to evaluate; name at least one")
@@ -154,7 +154,7 @@ def compute_metrics_on_folder_simple(
     )
 
 
-def _pair_files(
+def pair_files(
     folder_ref: Path, folder_pred: Path, file_ending: str, chill: bool, wanted: set[str] | None = None
 ) -> list[tuple[str, str, str]]:
     """(file name, reference, prediction) of everything to compare, by name."""

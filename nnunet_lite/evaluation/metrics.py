@@ -100,6 +100,27 @@ def class_metrics(
     }
 
 
+class Pair(NamedTuple):
+    """A reference and the prediction to compare with it: label maps (1, *spatial) and what their reader said."""
+
+    reference: NDArray[Any]
+    reference_properties: Any
+    prediction: NDArray[Any]
+    prediction_properties: Any
+
+
+def read_pair(reference_file: str, prediction_file: str, image_reader_writer: Any) -> Pair:
+    """Read two label maps. Raises DatasetError if they differ in shape, or one cannot be read."""
+    reference = image_reader_writer.read_seg(reference_file)
+    prediction = image_reader_writer.read_seg(prediction_file)
+    if reference[0].shape != prediction[0].shape:
+        raise DatasetError(
+            f"{prediction_file} has shape {_text(prediction[0].shape[1:])}, its reference {reference_file} has "
+            f"{_text(reference[0].shape[1:])}; predictions must lie in the grid of the reference image"
+        )
+    return Pair(*reference, *prediction)
+
+
 def compute_metrics(
     reference_file: str,
     prediction_file: str,
@@ -119,13 +140,9 @@ def compute_metrics(
     Raises:
         DatasetError: the two differ in shape, or a file cannot be read.
     """
-    reference, reference_properties = image_reader_writer.read_seg(reference_file)
-    prediction, prediction_properties = image_reader_writer.read_seg(prediction_file)
-    if reference.shape != prediction.shape:
-        raise DatasetError(
-            f"{prediction_file} has shape {_text(prediction.shape[1:])}, its reference {reference_file} has "
-            f"{_text(reference.shape[1:])}; predictions must lie in the grid of the reference image"
-        )
+    reference, reference_properties, prediction, prediction_properties = read_pair(
+        reference_file, prediction_file, image_reader_writer
+    )
     histogram = joint_histogram(reference, prediction)
     return {
         "reference_file": reference_file,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.utilities.logging import logger
 
 _HIGHEST_SEED = 2**63 - 1
+_NAME = re.compile(
+    r"(?P<trainer>.+?)(?:_e(?P<epochs>\d+))?(?:_i(?P<iterations>\d+))?(?:_lr(?P<lr>\d[\d.e+-]*))?(?:_b(?P<batch_size>\d+))?"
+    r"(?:_s(?P<seed>\d+))?(?P<deterministic>_det)?"
+)
 
 
 class Overrides(NamedTuple):
@@ -51,6 +56,23 @@ class Overrides(NamedTuple):
             raise ArgumentError(f"--lr {self.lr}: expected a finite number above zero, for example 0.001")
         if self.seed is not None and not 0 <= self.seed <= _HIGHEST_SEED:
             raise ArgumentError(f"--seed {self.seed}: expected a whole number from 0 to {_HIGHEST_SEED}")
+
+
+def trainer_and_flags(name: str) -> tuple[str, list[str]]:
+    """What -tr and the other flags were, of a model folder's first part: the inverse of `Overrides.name_parts`.
+
+    nnUNetTrainer_e20_s1 -> ("nnUNetTrainer", ["--epochs 20", "--seed 1"]).
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return name, []
+    values = match.groupdict()
+    given = Overrides(
+        **{key: int(values[key]) for key in ("epochs", "iterations", "batch_size", "seed") if values[key] is not None},
+        lr=None if values["lr"] is None else float(values["lr"]),
+        deterministic=values["deterministic"] is not None,
+    )
+    return values["trainer"], given.flags()
 
 
 def apply_overrides(trainer: Any, chosen: Overrides) -> None:

@@ -17,9 +17,8 @@ from nnunet_lite.cli.arguments import (
     PLANS,
     PRETRAINED_WEIGHTS,
     TRAINER,
-    command,
-    make_parser,
 )
+from nnunet_lite.cli.command import command, make_parser
 from nnunet_lite.exceptions import DatasetError
 
 

@@ -212,7 +212,7 @@ def _script(folder: Path, what: str, number: int) -> str:
     """A program that does what a command does: work, and a user's mistake as one line."""
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom pathlib import Path\n"
-        "from nnunet_lite.cli.arguments import command\nfrom test_distributed_launch import work\n"
+        "from nnunet_lite.cli.command import command\nfrom test_distributed_launch import work\n"
         f"@command\ndef main(argv):\n    work({what!r}, Path({str(folder)!r}), num_gpus={number})\n"
         "if __name__ == '__main__':\n    sys.exit(main([]))\n"
     )

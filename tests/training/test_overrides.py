@@ -18,7 +18,7 @@ from nnunet_lite.extensions import find_class
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.training.determinism import set_determinism
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunet_lite.training.overrides import Overrides
+from nnunet_lite.training.overrides import Overrides, trainer_and_flags
 from nnunet_lite.training.run_training import Start, prepare_start
 
 CPU = torch.device("cpu")
@@ -173,3 +173,18 @@ def test_another_seed_or_rate_than_the_checkpoints(dataset: Folders, caplog: pyt
     again.initial_lr = 0.02
     prepare_start(again, Start(continue_training=True))
     assert "was trained with initial_lr 0.01; it goes on with 0.02" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        Overrides(),
+        Overrides(epochs=20),
+        Overrides(5, 10, 1e-05, 4, 0, True),
+        Overrides(lr=0.001, deterministic=True),
+        Overrides(batch_size=3, seed=2**63 - 1),
+    ],
+)
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainer_5epochs", "My_e_Trainer", "nnUNetTrainerDA5ord0"])
+def test_flags_of_a_folders_name(trainer: str, chosen: Overrides) -> None:
+    assert trainer_and_flags("_".join([trainer, *chosen.name_parts()])) == (trainer, chosen.flags())

@@ -48,7 +48,7 @@ def test_in_another_thread_nothing_changes() -> None:
 def test_at_the_end_of_the_process_there_is_no_traceback(number: int) -> None:
     code = (
         "import atexit, os, sys, time\n"
-        "from nnunet_lite.cli.arguments import command\n"
+        "from nnunet_lite.cli.command import command\n"
         f"atexit.register(lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(5)))\n"
         "sys.exit(command(lambda argv: 0)())"
     )

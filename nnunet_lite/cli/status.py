@@ -1,0 +1,57 @@
+"""nnUNetv2_status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from nnunet_lite.cli import arguments as flags
+from nnunet_lite.cli.command import NOTHING_WRITTEN, command, make_parser
+
+if TYPE_CHECKING:
+    from nnunet_lite.model_selection.dataset_status import DatasetStatus, FoldStatus
+
+
+@partial(command, after_stop=NOTHING_WRITTEN)
+def status_entry(argv: Sequence[str] | None = None) -> None:
+    """nnUNetv2_status."""
+    parser = make_parser(
+        "nnUNetv2_status",
+        "Show what exists of each dataset, from raw images to the best model, and the next command to run.",
+        flags.DATASETS.but(required=False, default=None, help="dataset ids or names (default: all there are)"),
+    )
+    args = parser.parse_args(argv)
+    from nnunet_lite.model_selection.dataset_status import dataset_status
+    from nnunet_lite.plans.raw_dataset import existing_datasets, maybe_convert_to_dataset_name
+
+    names = existing_datasets() if args.d is None else [maybe_convert_to_dataset_name(entry) for entry in args.d]
+    if not names:
+        print("There are no datasets in nnUNet_raw, nnUNet_preprocessed and nnUNet_results, as far as these are set")
+    for number, name in enumerate(names):
+        print("\n" * bool(number) + "\n".join(_lines(dataset_status(name))))
+
+
+def _lines(status: DatasetStatus) -> list[str]:
+    lines = [status.name]
+    lines.append(f"  raw            {status.training_cases} training cases, {status.test_cases} test cases")
+    lines.append(f"  fingerprint    {'yes' if status.fingerprint else 'no'}")
+    for entry in status.configurations:
+        done = f"{entry.preprocessed} cases preprocessed" if entry.preprocessed else "not preprocessed"
+        lines.append(f"  {entry.plans}, {entry.configuration}: {done}")
+    for model in status.models:
+        lines.append(f"  {model.folder.name}")
+        lines += [f"    fold {fold.fold}: {_fold(fold)}" for fold in model.folds]
+    if status.chosen:
+        lines.append(f"  best: {' and '.join(status.chosen)}")
+    if status.fault is not None:
+        lines.append(f"  faults: {status.fault}")
+    return [*lines, f"  next: {status.next_command}"]
+
+
+def _fold(fold: FoldStatus) -> str:
+    words = [fold.state if fold.epoch is None else f"{fold.state}, {fold.epoch} epochs"]
+    if fold.dice is not None:
+        words.append(f"validated with Dice {fold.dice:.4f}")
+        words.append("with probabilities" if fold.probabilities else "without probabilities")
+    return ", ".join(words)

@@ -1,0 +1,1 @@
+"""Which model or ensemble to use, by cross-validation."""

@@ -1,0 +1,1 @@
+"""Trained models as zip files: exported, checked, installed, downloaded."""

@@ -1,0 +1,171 @@
+"""Trained models as one zip file, which upstream installs as well."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nnunet_lite.exceptions import ArgumentError, PathError
+from nnunet_lite.model_sharing.archive_check import MANIFEST
+from nnunet_lite.paths import nnUNet_results
+from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
+from nnunet_lite.utilities.files import PathLike, atomic_path
+from nnunet_lite.utilities.logging import logger
+from nnunet_lite.version import __version__
+
+_CHUNK = 2**20
+_POSTPROCESSING = ("summary.json", "postprocessing.pkl", "postprocessing.json")
+_INFERENCE_KEYS = ("network_weights", "trainer_name", "init_args", "inference_allowed_mirroring_axes")
+_OF_DATASET = ("inference_information.json", "inference_instructions.txt")
+Fold = int | str  # a number or "all"
+
+
+class _Entry(NamedTuple):
+    """A file to pack; one that is missing is passed over unless it is required."""
+
+    file: Path
+    required: bool
+
+
+def export_pretrained_model(
+    dataset_name_or_id: int | str,
+    output_file: PathLike,
+    configurations: Sequence[str] = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"),
+    trainer: str = "nnUNetTrainer",
+    plans_identifier: str = "nnUNetPlans",
+    folds: Sequence[Fold] = (0, 1, 2, 3, 4),
+    strict: bool = True,
+    save_checkpoints: Sequence[str] = ("checkpoint_final.pth",),
+    export_crossval_predictions: bool = False,
+    *,
+    inference_only: bool = False,
+) -> None:
+    """Pack models of a dataset, with what cross-validation says of them, into a zip (spec 03, 8.1).
+
+    Args:
+        output_file: the zip.
+        configurations: one model each.
+        folds: of each model.
+        strict: every model and file is required; else only checkpoints and documents of the models that are there.
+        save_checkpoints: file names in each fold's folder.
+        export_crossval_predictions: pack the validation segmentations, too.
+        inference_only: leave out what only continuing a training needs; a third to a half of the size remains.
+
+    Raises:
+        PathError: models or files are missing; names all of them.
+        StorageError: the disk is full.
+    """
+    dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
+    root = Path(os.fspath(nnUNet_results))
+    models = [root / dataset / f"{trainer}__{plans_identifier}__{name}" for name in configurations]
+    present = [model for model in models if model.is_dir()]
+    if strict and len(present) < len(models):
+        absent = ", ".join(str(model) for model in models if model not in present)
+        raise PathError(f"There is no {absent}; name the configurations that are trained with -c, or give --not_strict")
+    if not present:
+        raise PathError(f"None of the models exists: {', '.join(map(str, models))}")
+    wanted = [
+        entry
+        for model in present
+        for entry in _of_model(model, folds, save_checkpoints, strict, export_crossval_predictions)
+    ]
+    wanted += _of_ensembles(root / dataset, [model.name for model in present], folds, export_crossval_predictions)
+    wanted += [_Entry(root / dataset / name, False) for name in _OF_DATASET]
+    missing = [str(entry.file) for entry in wanted if entry.required and not entry.file.is_file()]
+    if missing:
+        advice = "" if not strict else "; --not_strict packs what there is" if _optional(missing) else ""
+        raise PathError("\n".join([f"{len(missing)} files of these models are missing{advice}:", *missing]))
+    files = [entry.file for entry in wanted if entry.file.is_file()]
+    _write(Path(output_file), root, dataset, files, inference_only)
+    logger.info("Packed %d models into %s", len(present), output_file)
+
+
+def _optional(missing: Sequence[str]) -> bool:
+    return not any(name.endswith((".pth", "plans.json", "dataset.json")) for name in missing)
+
+
+def _of_model(
+    model: Path, folds: Sequence[Fold], checkpoints: Sequence[str], strict: bool, predictions: bool
+) -> Iterator[_Entry]:
+    for fold in folds:
+        folder = model / f"fold_{fold}"
+        yield _Entry(folder / "debug.json", False)
+        for name in checkpoints:
+            yield _Entry(folder / name, True)
+        yield _Entry(folder / "progress.png", strict)
+        yield _Entry(folder / "network_architecture.pdf", False)
+        yield _Entry(folder / "validation" / "summary.json", strict)
+        if predictions:
+            yield from _plain_files(folder / "validation")
+    merged = model / f"crossval_results_folds_{'_'.join(map(str, folds))}"
+    yield from _plain_files(merged) if predictions else [_Entry(merged / name, False) for name in _POSTPROCESSING]
+    yield _Entry(model / "plans.json", True)
+    yield _Entry(model / "dataset_fingerprint.json", strict)
+    yield _Entry(model / "dataset.json", True)
+
+
+def _of_ensembles(dataset: Path, models: Sequence[str], folds: Sequence[Fold], predictions: bool) -> Iterator[_Entry]:
+    """Ensembles of exported models and folds."""
+    folder = dataset / "ensembles"
+    for ensemble in sorted(folder.iterdir()) if folder.is_dir() else ():
+        _, *members, their_folds = ensemble.name.split("___")
+        if their_folds != "_".join(map(str, folds)) or not set(members) <= set(models):
+            continue
+        yield from (
+            _plain_files(ensemble) if predictions else [_Entry(ensemble / name, False) for name in _POSTPROCESSING]
+        )
+
+
+def _plain_files(folder: Path) -> list[_Entry]:
+    """Files that lie in a folder itself, without probabilities and properties."""
+    if not folder.is_dir():
+        return []
+    left_out = {".npz", ".pkl", ".journal"}
+    files = (file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith("."))
+    return [_Entry(file, False) for file in files if file.suffix not in left_out or file.name == "postprocessing.pkl"]
+
+
+def _write(output: Path, root: Path, dataset: str, files: Iterable[Path], inference_only: bool) -> None:
+    manifest: dict[str, Any] = {}
+    with (
+        atomic_path(output) as temporary,
+        tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        for file in dict.fromkeys(files):
+            name = file.relative_to(root).as_posix()
+            packed = _without_training_state(file, Path(folder)) if inference_only and file.suffix == ".pth" else file
+            manifest[name] = _pack(archive, packed, name)
+        about = {"made_by": f"nnunet_lite {__version__}", "files": manifest}
+        archive.writestr(f"{dataset}/{MANIFEST}", json.dumps(about, indent=4))
+
+
+def _pack(archive: zipfile.ZipFile, file: Path, name: str) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    info = zipfile.ZipInfo.from_file(file, name, strict_timestamps=False)
+    stored = file.suffix in (".gz", ".png")  # not .pth, zips themselves: what is left of a truncated file would be one
+    info.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+    with file.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+            target.write(chunk)
+    return {"sha256": digest.hexdigest(), "size": file.stat().st_size}
+
+
+def _without_training_state(file: Path, folder: Path) -> Path:
+    """A checkpoint with what prediction needs alone."""
+    from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint
+
+    content = load_checkpoint(file)
+    absent = [key for key in _INFERENCE_KEYS[:3] if key not in content]
+    if absent:
+        raise ArgumentError(f"{file} has no {', '.join(absent)}; it cannot predict")
+    slim = folder / "checkpoint.pth"
+    save_checkpoint({key: content[key] for key in _INFERENCE_KEYS if key in content}, slim)
+    return slim
