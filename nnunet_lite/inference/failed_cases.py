@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from nnunet_lite.exceptions import StorageError, WorkerError, nnUNetError
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Outcome, describe
+from nnunet_lite.utilities.wording import counted
 
 AGAIN = "--continue_prediction (overwrite=False) predicts only what is missing"
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
@@ -39,6 +40,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
+def reason_of(failure: Outcome) -> str:
+    """Why a case failed, in one line and without its name."""
+    return " ".join(describe(failure.error).removeprefix(f"{failure.name}: ").split())
+
+
+def warn_of(failures: Sequence[Outcome]) -> None:
+    """Say at once which cases failed, long before the list at the end; a line each."""
+    for failure in failures:
+        logger.warning("%s failed: %s", failure.name, reason_of(failure))
+
+
+def note_of(failures: Sequence[Outcome]) -> str:
+    """For those who stop a prediction: what had failed until then."""
+    return f"Stopped; {counted(len(failures), 'case')} had failed: {'; '.join(f'{it.name} ({reason_of(it)})' for it in failures)}"
+
+
 def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> nnUNetError:
     """One error for all failed cases, which knows their names: a single one in one line, else a list.
 
@@ -53,7 +70,7 @@ def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> nnUNe
     kind = type(first) if isinstance(first, nnUNetError) else WorkerError
     texts = [describe(failure.error).removeprefix(f"{failure.name}: ") for failure in failures]
     lines = [f"{failure.name}: {text}" for failure, text in zip(failures, texts, strict=True)]
-    start = f"{len(failures)} of {total} cases failed:"
+    start = f"{len(failures)} of {counted(total, 'case')} failed:"
     last = [f"The others are predicted; {AGAIN}."] if to_files and len(failures) < total else []
     if len(failures) == 1:
         message = " ".join([start, lines[0] + ("." if last and not lines[0].endswith(".") else ""), *last])
