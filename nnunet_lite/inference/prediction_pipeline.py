@@ -7,6 +7,7 @@ limit, by estimates from the headers. What needs more by itself runs alone.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,9 +143,10 @@ class PredictionPipeline:
         progress: PredictionProgress,
     ) -> list[Any]:
         folder = None
+        wanted = itertools.repeat(Demand()) if demands is None else iter(demands)
         try:
-            for number, (name, item) in enumerate(stream):
-                self._one(name, item, demands[number] if demands else Demand(), queue, progress)
+            for name, item in stream:  # no zip or enumerate: they would keep the item
+                self._one(name, item, next(wanted), queue, progress)
                 if not isinstance(item, Exception) and item.get("ofile"):
                     folder = str(Path(item["ofile"]).parent)
                 del item  # an image less in memory while the next one is waited for
