@@ -17,7 +17,7 @@ from torch import Tensor
 from nnunet_lite.inference.logit_reduction import reduce_logits, taps_of
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan
-from nnunet_lite.utilities.device import empty_cache, free_memory
+from nnunet_lite.utilities.device import empty_cache, free_memory, is_out_of_memory
 from nnunet_lite.utilities.logging import logger
 
 _BUDGET = 2**28  # bytes for intermediate values, where the device does not tell what it has
@@ -54,7 +54,9 @@ def reduce_logits_on_device(
                 found = label_manager.convert_logits_to_segmentation(values)
                 labels[planes, rows] = found.to(_wire_type(label_manager)).cpu().numpy()
             return
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             empty_cache(logits.device)
             if budget < _BUDGET:
                 logger.warning("The GPU's memory does not suffice to resize logits; this is done on the CPU")

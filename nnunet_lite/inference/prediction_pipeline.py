@@ -107,9 +107,9 @@ class PredictionPipeline:
             demand_of_case(case, size, self._documents, plans_manager, self._network)
             for case, size in zip(cases, sizes, strict=True)
         ]
-        npp, nps = worthwhile_processes(
-            self._settings.num_preprocessing, self._settings.num_export, sizes, self._network.heads
-        )
+        npp, nps = self._settings.num_preprocessing, self._settings.num_export
+        if all(size is not None or not demand.preprocessing for size, demand in zip(sizes, demands, strict=True)):
+            npp, nps = worthwhile_processes(npp, nps, sizes, self._network.heads)  # else nobody knows how much it is
         npp, nps = min(npp, len(cases)), min(nps, len(cases))
         self._warn_of_large(cases, demands, npp, nps)
         with (

@@ -265,6 +265,24 @@ def test_an_image_is_gone_when_the_next_one_is_waited_for(
     assert len(alive) == 3 and not any(seen)
 
 
+def test_images_of_unknown_size_are_worth_processes(model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of the user's that cannot tell sizes does not put an end to the background work."""
+    started: list[int] = []
+    pool = prediction_pipeline.WorkerPool
+
+    def counted(processes: int, **options: Any) -> Any:
+        started.append(processes)
+        return pool(0, **options)
+
+    monkeypatch.setattr(prediction_pipeline, "WorkerPool", counted)
+    predictor = predictor_of(model)
+    predictor.predict_from_files(images, None, False, True, 2, 1)
+    assert started == [0, 0]
+    monkeypatch.setattr(prediction_pipeline, "size_of_case", lambda *_: None)
+    predictor.predict_from_files(images, None, False, True, 2, 1)
+    assert started[2:] == [2, 1]
+
+
 def test_an_export_that_fails_here_keeps_no_logits(model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logits: list[Any] = []
 
