@@ -53,9 +53,8 @@ def run_demo(folder: Path, device: torch.device, settings: DemoSettings | None =
         plans_name = _plan_and_preprocess()
         stopwatch.lap("planned and preprocessed")
         model_folder = _train(plans_name, device, settings)
-        stopwatch.lap(
-            f"trained {counted(settings.epochs, 'epoch')} of {counted(settings.iterations, 'iteration')} on {device.type}"
-        )
+        done = f"{counted(settings.epochs, 'epoch')} of {counted(settings.iterations, 'iteration')}"
+        stopwatch.lap(f"trained {done} on {device.type}")
         predictions = folder / "predictions"
         _predict(model_folder, raw / "imagesTs", predictions, device)
         stopwatch.lap("test cases predicted")

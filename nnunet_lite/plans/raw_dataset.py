@@ -194,7 +194,7 @@ def list_image_cases(folder: PathLike, file_ending: str, with_segmentations: boo
         faults = [replace(fault, file=fault.file.removeprefix(f"{folder.name}/")) for fault in faults]
         raise faults_as_error(str(folder), faults, len(cases))
     passed_over = [Path(finding.file).name for finding in findings if finding.kind in ("image-ending", "file-hidden")]
-    if passed_over:  # nobody should wait for their results
+    if passed_over and cases:  # nobody should wait for their results; without cases the caller says what is there
         logger.warning(
             "%s: images that do not end in %s, or are hidden, are passed over: %s",
             folder,
