@@ -14,7 +14,8 @@ from typing import Any
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.inference.data_iterators import CaseToPredict
 from nnunet_lite.inference.missing_images import refuse_missing
-from nnunet_lite.inference.output_conflicts import is_same_folder, refuse_endings, refuse_other_ending
+from nnunet_lite.inference.output_conflicts import is_same_folder
+from nnunet_lite.inference.output_names import refuse_endings, refuse_other_ending
 from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.plans.raw_dataset import list_image_cases
 from nnunet_lite.utilities.files import PathLike
