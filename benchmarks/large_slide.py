@@ -21,7 +21,7 @@ from common import HERE, MIB, machine, measure, remove
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.imageio.reader_writer_registry import find_reader_writer
 from nnunet_lite.models.checkpoint import save_checkpoint
-from nnunet_lite.models.trained_model import build_network_of_trainer
+from nnunet_lite.models.trainer_network import network_of_trainer
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.files import save_json
 
@@ -119,7 +119,7 @@ def _write_model(folder: Path, classes: int, args: argparse.Namespace) -> Path:
     save_json(dataset_json, folder / "dataset.json", sort_keys=False)
     manager = PlansManager(plans)
     torch.manual_seed(0)
-    network = build_network_of_trainer("nnUNetTrainer", manager, manager.get_configuration("2d"), dataset_json)
+    network, _ = network_of_trainer("nnUNetTrainer", manager, manager.get_configuration("2d"), dataset_json)
     checkpoint = {
         "network_weights": network.state_dict(),
         "trainer_name": "nnUNetTrainer",

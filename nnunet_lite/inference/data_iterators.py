@@ -155,15 +155,20 @@ def preprocessed_cases(
     ahead: deque[_Preprocessing] = deque()
     for case, demand in zip(cases, demands, strict=True):
         if not pool.size:
-            with pool.budget.hold(demand.preprocessing):
-                future = pool.submit(Task(case.name, preprocess_case, (case, documents, verbose)))
-            yield _result(case.name, future)
+            yield _preprocess_here(case, demand, documents, pool, verbose)
             continue
         ahead.append(_Preprocessing(case, demand, documents, pool, exchange, verbose))
         if len(ahead) > pool.size + 1:
             yield ahead.popleft().result()
     while ahead:
         yield ahead.popleft().result()
+
+
+def _preprocess_here(
+    case: CaseToPredict, demand: Demand, documents: ModelDocuments, pool: WorkerPool, verbose: bool
+) -> tuple[str, dict[str, Any] | Exception]:
+    with pool.budget.hold(demand.preprocessing):
+        return _result(case.name, pool.submit(Task(case.name, preprocess_case, (case, documents, verbose))))
 
 
 class _Preprocessing:
@@ -179,13 +184,13 @@ class _Preprocessing:
         verbose: bool,
     ) -> None:
         self._name = case.name
-        self._budget = pool.budget
-        self._size = demand.image if waits_in_memory(demand.image, exchange) else 0
+        self._budget = budget = pool.budget
+        self._size = size = demand.image if waits_in_memory(demand.image, exchange) else 0
         folder = None if exchange is None else exchange.path
         self._future = pool.submit(
             Task(case.name, preprocess_case, (case, documents, verbose, folder), demand.preprocessing)
         )
-        self._future.add_done_callback(lambda future: self._budget.keep(self._size))
+        self._future.add_done_callback(lambda _: budget.keep(size))  # with self, the image would stay in a cycle
 
     def result(self) -> tuple[str, dict[str, Any] | Exception]:
         result = _result(self._name, self._future)

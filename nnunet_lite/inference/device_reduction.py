@@ -17,7 +17,7 @@ from torch import Tensor
 from nnunet_lite.inference.logit_reduction import reduce_logits, taps_of
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan
-from nnunet_lite.utilities.device import empty_cache
+from nnunet_lite.utilities.device import empty_cache, free_memory, is_out_of_memory
 from nnunet_lite.utilities.logging import logger
 
 _BUDGET = 2**28  # bytes for intermediate values, where the device does not tell what it has
@@ -46,7 +46,7 @@ def reduce_logits_on_device(
         labels: (x_out, y_out, z_out), written; may be a view.
         budget: bytes for intermediate values; by default half of what the device has left.
     """
-    budget = _free_memory(logits.device) // 2 if budget is None else budget
+    budget = (free_memory(logits.device) or 2 * _BUDGET) // 2 if budget is None else budget
     while True:
         try:
             for planes, rows in _boxes(plan, len(logits), budget):
@@ -54,20 +54,15 @@ def reduce_logits_on_device(
                 found = label_manager.convert_logits_to_segmentation(values)
                 labels[planes, rows] = found.to(_wire_type(label_manager)).cpu().numpy()
             return
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             empty_cache(logits.device)
             if budget < _BUDGET:
                 logger.warning("The GPU's memory does not suffice to resize logits; this is done on the CPU")
                 break
             budget //= 4
     reduce_logits(logits.cpu(), plan, label_manager, labels)
-
-
-def _free_memory(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 2 * _BUDGET
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 def _boxes(plan: InterpolationPlan, heads: int, budget: int) -> Iterator[tuple[slice, slice]]:

@@ -173,12 +173,24 @@ def save_probabilities_file(
 
 def load_and_delete(array_or_file: Logits | str) -> Logits:
     """The array itself, or that of a `.npy` file, memory-mapped; the file's name is gone afterwards."""
+    array = load_mapped(array_or_file)
+    if isinstance(array_or_file, str):
+        remove_mapped(array_or_file)
+    return array
+
+
+def load_mapped(array_or_file: Logits | str) -> Logits:
+    """The array itself, or that of a `.npy` file, memory-mapped; writing to it does not change the file."""
     if not isinstance(array_or_file, str):
         return array_or_file
     array: NDArray[Any] = np.load(array_or_file, mmap_mode="c")
-    with suppress(PermissionError):  # Windows keeps files that are mapped; their temporary folder goes later
-        Path(array_or_file).unlink()
     return array
+
+
+def remove_mapped(file: str) -> None:
+    """Remove a `.npy` file that may still be mapped."""
+    with suppress(OSError):  # Windows keeps files that are mapped; their temporary folder goes later
+        Path(file).unlink()
 
 
 def load_dataset_json(dict_or_file: Mapping[str, Any] | PathLike) -> dict[str, Any]:

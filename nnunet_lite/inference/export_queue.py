@@ -15,13 +15,15 @@ from nnunet_lite.inference.data_iterators import ModelDocuments, hand_over, wait
 from nnunet_lite.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
     export_prediction_from_logits,
-    load_and_delete,
+    load_mapped,
+    remove_mapped,
 )
 from nnunet_lite.inference.failed_cases import explained
 from nnunet_lite.inference.reduced_prediction import ReducedPrediction
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.device import num_threads
 from nnunet_lite.utilities.exchange_folder import ExchangeFolder
+from nnunet_lite.utilities.memory_budget import MemoryBudget
 from nnunet_lite.utilities.parallel import Outcome, Task, WorkerPool
 from nnunet_lite.utilities.waiting import error_of, wait_for_any
 
@@ -31,9 +33,13 @@ _WAITING = 2  # cases more than workers whose logits may wait
 def export_case(
     logits: Any, properties: Mapping[str, Any], documents: ModelDocuments, output: str | None, probabilities: bool
 ) -> Any:
-    """Write a case, or return labels or (labels, probabilities) if there is no output; task of a worker."""
+    """Write a case, or return labels or (labels, probabilities) if there is no output; task of a worker.
+
+    A `.npy` file of logits stays: should this process be killed, another one has to do it again.
+    """
     if isinstance(logits, ReducedPrediction):
         return logits.finish(properties, documents, output)
+    logits = load_mapped(logits)
     plans_manager = PlansManager(documents.plans)
     if output is not None:
         export_prediction_from_logits(
@@ -42,8 +48,15 @@ def export_case(
         return None
     label_manager = plans_manager.get_label_manager(documents.dataset_json)
     return convert_predicted_logits_to_segmentation_with_correct_shape(
-        load_and_delete(logits), plans_manager, documents.configuration, label_manager, properties, probabilities
+        logits, plans_manager, documents.configuration, label_manager, properties, probabilities
     )
+
+
+def _taken(budget: MemoryBudget, size: int, file: str | None) -> None:
+    """A worker is done with what was handed over to it."""
+    budget.keep(-size)
+    if file is not None:
+        remove_mapped(file)
 
 
 class _Case(NamedTuple):
@@ -112,18 +125,27 @@ class ExportQueue:
         array: Any = logits.labels if isinstance(logits, ReducedPrediction) else logits.numpy()
         demand = demand or Demand()
         of_model = (self._documents, output, self._probabilities)
-        if not self._pool.size:
-            with num_threads(num_compute_threads()):
-                task = Task(name, export_case, (logits if reduced else array, dict(properties), *of_model))
-                self._add(name, self._pool.submit(task))
+        if not self._pool.size or (reduced and output is None):  # of the latter nothing is left to do
+            self._export_here(name, (logits if reduced else array, dict(properties), *of_model))
             return
         data = array if self._exchange is None else hand_over(array, self._exchange.path)
+        file = data if isinstance(data, str) else None
         if isinstance(logits, ReducedPrediction):
             data = logits._replace(labels=data)
         size = array.nbytes if waits_in_memory(array.nbytes, self._exchange) else 0
         self._pool.budget.keep(size)
         future = self._pool.submit(Task(name, export_case, (data, dict(properties), *of_model), demand.export))
-        future.add_done_callback(lambda _: self._pool.budget.keep(-size))
+        budget = self._pool.budget  # with self, results would stay in a cycle
+        future.add_done_callback(lambda _: _taken(budget, size, file))
+        self._add(name, future)
+
+    def _export_here(self, name: str, arguments: tuple[Any, ...]) -> None:
+        future: Future[Any] = Future()
+        try:
+            with num_threads(num_compute_threads()):
+                future.set_result(export_case(*arguments))
+        except Exception as error:
+            future.set_exception(explained(error))  # which would keep the logits in memory
         self._add(name, future)
 
     def fail(self, name: str, error: Exception) -> None:

@@ -6,11 +6,11 @@ import traceback
 from collections.abc import Sequence
 
 from nnunet_lite.exceptions import StorageError, WorkerError, nnUNetError
+from nnunet_lite.utilities.device import is_out_of_memory
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Outcome, describe
 
 AGAIN = "--continue_prediction (overwrite=False) predicts only what is missing"
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
 
 
 def explained(error: Exception, verbose: bool = False) -> Exception:
@@ -22,7 +22,7 @@ def explained(error: Exception, verbose: bool = False) -> Exception:
     """
     if verbose:
         logger.info("%s", "".join(traceback.format_exception(error)))
-    if is_out_of_memory(error):
+    if is_out_of_memory(error) and not isinstance(error, nnUNetError):  # those give advice of their own
         error = WorkerError(
             f"memory ran out ({describe(error)[:200]}); give it more, or take less: fewer -npp and -nps, and on a GPU "
             "--not_on_device"
@@ -30,13 +30,6 @@ def explained(error: Exception, verbose: bool = False) -> Exception:
     for link in ("__traceback__", "__cause__", "__context__"):
         setattr(error, link, None)
     return error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device's or the main memory does not suffice; torch has several ways to."""
-    if isinstance(error, nnUNetError):
-        return False
-    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
 def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> nnUNetError:

@@ -96,12 +96,6 @@ class PredictionSettings:
         """
         return self.limit == 1 if self.device.type == "cpu" else channels_last_requested(False)
 
-    def for_less_memory(self) -> PredictionSettings | None:
-        """The next best settings after memory ran out: half the images per pass, sums in main memory, then None."""
-        if self.limit > 1:
-            return replace(self, images_per_pass=self.limit // 2)
-        return replace(self, sums_on_device=False) if self.sums_on_device else None
-
     def network_passes(self, network: nn.Module) -> AbstractContextManager[NetworkPasses]:
         """The network made ready for prediction within a `with` block; its weights must not change inside."""
         return network_passes(

@@ -94,6 +94,7 @@ class nnUNetPredictor:
         self.allowed_mirroring_axes: tuple[int, ...] | None = None
         self._origin: ModelOrigin | None = None
         self._loaded: tuple[nn.Module, Weights] | None = None  # network, and the member whose weights it has
+        self._memory = DeviceMemory()
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
 
@@ -346,6 +347,7 @@ class nnUNetPredictor:
     @torch.inference_mode()
     def predict_sliding_window_return_logits(self, input_image: Tensor) -> Tensor:
         """As `predict_logits_from_preprocessed_data`, with the weights that the network has now."""
+        self._loaded = None  # they may be the caller's own
         return self._predict(input_image, (None,))
 
     def _predict(self, data: Tensor, members: Sequence[Weights | None], progress: Progress | None = None) -> Tensor:

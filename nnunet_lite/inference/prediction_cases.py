@@ -23,9 +23,7 @@ Source = PathLike | Sequence[Sequence[str]]
 Output = PathLike | Sequence[str] | None
 
 
-def find_cases(
-    source: Source, output: Output, dataset_json: Mapping[str, Any], previous_stage_folder: PathLike | None = None
-) -> list[CaseToPredict]:
+def find_cases(source: Source, output: Output, dataset_json: Mapping[str, Any]) -> list[CaseToPredict]:
     """The cases of a source with their outputs, in order.
 
     Args:
@@ -33,7 +31,6 @@ def find_cases(
         output: a folder, a list of paths without file ending (one per case), for a single case also the path of the
             file to write, or None.
         dataset_json: of the model; its file_ending and channel_names count.
-        previous_stage_folder: where the previous stage's segmentations lie, as `CASE.ending`.
 
     Raises:
         DatasetError: no images, misnamed or missing files; names them.
@@ -44,18 +41,21 @@ def find_cases(
     names = [case_name(images[0], ending) for images in files]
     outputs = _outputs(output, names, ending)
     _check_channels(dict(zip(names, files, strict=True)), dataset_json)
-    cases = []
-    for name, images, target in zip(names, files, outputs, strict=True):
-        cases.append(CaseToPredict(name, images, None, None, target))
-    if previous_stage_folder is not None:
-        cases = [with_previous_stage(case, previous_stage_folder, ending) for case in cases]
-    return cases
+    return [
+        CaseToPredict(name, images, None, None, target)
+        for name, images, target in zip(names, files, outputs, strict=True)
+    ]
 
 
 def with_previous_stage(case: CaseToPredict, folder: PathLike, ending: str) -> CaseToPredict:
-    """The case with the previous stage's segmentation, `CASE.ending` in `folder`. Raises DatasetError without one."""
-    stem = case.name if case.output is None else Path(case.output).name
-    file = Path(folder) / f"{stem}{ending}"
+    """The case with the previous stage's segmentation in `folder`, named as the case or else as its own output.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    named = Path(folder) / f"{case.name}{ending}"
+    file = named if case.output is None else Path(folder) / f"{Path(case.output).name}{ending}"
+    file = named if named.is_file() else file
     if not file.is_file():
         raise DatasetError(
             f"{case.name}: the previous stage's segmentation {file} does not exist; predict it first with the "

@@ -7,6 +7,7 @@ limit, by estimates from the headers. What needs more by itself runs alone.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +107,9 @@ class PredictionPipeline:
             demand_of_case(case, size, self._documents, plans_manager, self._network)
             for case, size in zip(cases, sizes, strict=True)
         ]
-        npp, nps = worthwhile_processes(
-            self._settings.num_preprocessing, self._settings.num_export, sizes, self._network.heads
-        )
+        npp, nps = self._settings.num_preprocessing, self._settings.num_export
+        if all(size is not None or not demand.preprocessing for size, demand in zip(sizes, demands, strict=True)):
+            npp, nps = worthwhile_processes(npp, nps, sizes, self._network.heads)  # else nobody knows how much it is
         npp, nps = min(npp, len(cases)), min(nps, len(cases))
         self._warn_of_large(cases, demands, npp, nps)
         with (
@@ -142,9 +143,10 @@ class PredictionPipeline:
         progress: PredictionProgress,
     ) -> list[Any]:
         folder = None
+        wanted = itertools.repeat(Demand()) if demands is None else iter(demands)
         try:
-            for number, (name, item) in enumerate(stream):
-                self._one(name, item, demands[number] if demands else Demand(), queue, progress)
+            for name, item in stream:  # no zip or enumerate: they would keep the item
+                self._one(name, item, next(wanted), queue, progress)
                 if not isinstance(item, Exception) and item.get("ofile"):
                     folder = str(Path(item["ofile"]).parent)
                 del item  # an image less in memory while the next one is waited for

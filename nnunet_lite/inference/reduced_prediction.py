@@ -16,7 +16,7 @@ from nnunet_lite.inference.export_prediction import (
     ViewsInNetworkSpace,
     empty_labels,
     linear_plan,
-    load_and_delete,
+    load_mapped,
     save_probabilities_file,
     views_in_network_space,
 )
@@ -44,7 +44,7 @@ class ReducedPrediction(NamedTuple):
 
     def finish(self, properties: Mapping[str, Any], documents: ModelDocuments, output: str | None) -> Any:
         """Write the segmentation, or without an output return labels or (labels, probabilities)."""
-        labels = load_and_delete(self.labels)
+        labels = load_mapped(self.labels)
         if output is None:
             return labels if self.probabilities is None else (labels, self.probabilities)
         file = f"{output}{documents.dataset_json['file_ending']}"

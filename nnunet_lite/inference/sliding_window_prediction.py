@@ -272,11 +272,6 @@ def weighted_mean(total: Tensor, weight: Tensor, original: Window) -> Tensor:
     return _at(total, original)
 
 
-def all_finite(logits: Tensor) -> bool:
-    """Whether every value of (heads, x, y, z) is a number; looks at one channel at a time."""
-    return all(bool(torch.isfinite(channel).all()) for channel in logits)
-
-
 def _at(tensor: Tensor, window: Window) -> Tensor:
     """A view of (c, x, y, z) at a spatial index."""
     index: tuple[slice, ...] = (slice(None), *window)

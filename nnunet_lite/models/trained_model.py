@@ -11,7 +11,7 @@ from torch import nn
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError
 from nnunet_lite.models.checkpoint import Checkpoint, copy_weights, load_checkpoint, load_weights
-from nnunet_lite.models.trainer_network import build_network_of_trainer, network_of_trainer
+from nnunet_lite.models.trainer_network import network_of_trainer
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.plans_manager import PlansManager
@@ -266,10 +266,10 @@ class TrainedModel:
             ) from error
         if doubt is not None:
             logger.warning("This model's trainer %s is not here; the network of the plans fits its weights", name)
+        self._warn_of_gaps()
         return network
 
-    def build_network(self, trainer_name: str, configuration: str) -> nn.Module:
-        """The network for prediction (no deep supervision), without weights."""
+    def _warn_of_gaps(self) -> None:
         labels = self.plans_manager.get_label_manager(self.dataset_json)
         if labels.labels_of_channels is not None:
             logger.warning(
@@ -278,9 +278,6 @@ class TrainedModel:
                 self.folder / "dataset.json",
                 labels.all_labels,
             )
-        return build_network_of_trainer(
-            trainer_name, self.plans_manager, self.plans_manager.get_configuration(configuration), self.dataset_json
-        )
 
 
 def _models_with_flags(dataset_folder: Path, wanted: ModelName) -> str:

@@ -15,7 +15,6 @@ from nnunet_lite.models.network import build_network
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import determine_num_input_channels
 from nnunet_lite.plans.plans_manager import PlansManager
-from nnunet_lite.utilities.logging import logger
 
 _BASE_TRAINER = "nnUNetTrainer"
 _HOOK = "build_network_architecture"
@@ -70,24 +69,6 @@ def network_of_trainer(
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ExtensionError(f"{_HOOK} of the trainer {trainer_name} failed: {reason}") from error
-
-
-def build_network_of_trainer(
-    trainer_name: str,
-    plans_manager: PlansManager,
-    configuration: ConfigurationManager,
-    dataset_json: Mapping[str, Any],
-) -> nn.Module:
-    """`network_of_trainer`, with a warning where the trainer could not be asked."""
-    network, doubt = network_of_trainer(trainer_name, plans_manager, configuration, dataset_json)
-    if doubt is not None:
-        logger.warning(
-            "The trainer %s of this model cannot be used (%s); its network is built from the plans, "
-            "which is right unless that trainer builds another one",
-            trainer_name,
-            doubt,
-        )
-    return network
 
 
 def builds_from_plans(trainer_name: str) -> bool:

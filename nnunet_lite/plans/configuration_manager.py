@@ -130,8 +130,9 @@ class ConfigurationManager:
 
     @property
     def network_arch_init_kwargs_req_import(self) -> list[str]:
-        """Which of the arguments are dotted names of classes."""
-        return entries(self._architecture("_kw_requires_import"), self._named("_kw_requires_import"), str)
+        """Which of the arguments are dotted names of classes; plans for transformers say null for none."""
+        names = self._architecture("_kw_requires_import")
+        return [] if names is None else entries(names, self._named("_kw_requires_import"), str)
 
     @property
     def pool_op_kernel_sizes(self) -> list[list[int]]:

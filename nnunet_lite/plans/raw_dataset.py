@@ -200,7 +200,7 @@ def list_image_cases(
     if segmentations:
         logger.warning("%s: segmentations among the images are passed over: %s", folder, _some(segmentations))
     passed_over = [Path(finding.file).name for finding in findings if finding.kind in ("image-ending", "file-hidden")]
-    if passed_over:  # nobody should wait for their results
+    if passed_over and cases:  # nobody should wait for their results; without cases the caller says what is there
         logger.warning(
             "%s: images that do not end in %s, or are hidden, are passed over: %s",
             folder,

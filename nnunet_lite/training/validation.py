@@ -17,6 +17,7 @@ from nnunet_lite.configuration import usable_processes
 from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunet_lite.exceptions import NumericalError
 from nnunet_lite.inference.data_iterators import ModelDocuments, hand_over
+from nnunet_lite.inference.export_prediction import remove_mapped
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_lite.plans.label_manager import convert_labelmap_to_one_hot
 from nnunet_lite.training.distributed_training import without_ddp
@@ -158,7 +159,10 @@ class _Exports:
         given = logits if self._exchange_folder is None else hand_over(logits, self._exchange_folder)
         export: CaseExport = self._outputs.export_of(key, wanted)
         task = Task(key, export_outputs, (given, dict(properties), self._documents, export), memory)
-        self._pending.append((key, wanted, self._pool.submit(task), memory))
+        future = self._pool.submit(task)
+        if isinstance(given, str):
+            future.add_done_callback(lambda _: remove_mapped(given))
+        self._pending.append((key, wanted, future, memory))
         while self._pending and self._pending[0][2].done():
             self._finish_oldest()
 

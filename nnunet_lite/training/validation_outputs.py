@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import nnUNetError
 from nnunet_lite.inference.data_iterators import ModelDocuments
-from nnunet_lite.inference.export_prediction import export_prediction_from_logits, load_and_delete, resample_and_save
+from nnunet_lite.inference.export_prediction import export_prediction_from_logits, load_mapped, resample_and_save
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class, nnUNetDatasetNumpy
 from nnunet_lite.training.previous_stage import NEXT_STAGE_FOLDER
@@ -172,10 +172,10 @@ def export_outputs(logits: Any, properties: Mapping[str, Any], documents: ModelD
     """Write a case's outputs, each file complete or not at all; task of a worker.
 
     Args:
-        logits: (heads, z, y, x), or a `.npy` file of them, which is deleted.
+        logits: (heads, z, y, x), or a `.npy` file of them, which stays: another process may have to do it again.
         properties: of the case.
     """
-    logits = load_and_delete(logits)
+    logits = load_mapped(logits)
     plans_manager = PlansManager(documents.plans)
     configuration, dataset_json = documents.configuration, documents.dataset_json
     if export.segmentation or export.probabilities:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from nnunet_lite.models.checkpoint import save_checkpoint
-from nnunet_lite.models.trained_model import build_network_of_trainer
+from nnunet_lite.models.trainer_network import network_of_trainer
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.files import save_json
 
@@ -79,7 +79,7 @@ def write_model(
     save_json(DATASET_JSON, folder / "dataset.json", sort_keys=False)
     for seed, fold in enumerate(folds):
         torch.manual_seed(seed)
-        network = build_network_of_trainer(
+        network, _ = network_of_trainer(
             "nnUNetTrainer", manager, manager.get_configuration(configuration), DATASET_JSON
         )
         save_checkpoint(

@@ -12,7 +12,13 @@ from helpers.models import DATASET_JSON, tiny_plans
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments
-from nnunet_lite.inference.prediction_cases import case_name, find_cases, is_done, output_folder
+from nnunet_lite.inference.prediction_cases import (
+    case_name,
+    find_cases,
+    is_done,
+    output_folder,
+    with_previous_stage,
+)
 from nnunet_lite.inference.prediction_request import requested_cases
 from nnunet_lite.plans.plans_manager import PlansManager
 
@@ -89,9 +95,12 @@ def test_previous_stage(folder):
     for name in ("a", "b"):
         (folder / "previous" / f"{name}.nii.gz").touch()
     with pytest.raises(DatasetError, match=r"b_1: the previous stage's .*b_1\.nii\.gz does not exist"):
-        find_cases(folder, None, TWO, folder / "previous")
+        [with_previous_stage(case, folder / "previous", ".nii.gz") for case in find_cases(folder, None, TWO)]
     (folder / "previous" / "b_1.nii.gz").touch()
-    assert find_cases(folder, None, TWO, folder / "previous")[0].previous == str(folder / "previous" / "a.nii.gz")
+    case = with_previous_stage(find_cases(folder, None, TWO)[0], folder / "previous", ".nii.gz")
+    assert case.previous == str(folder / "previous" / "a.nii.gz")
+    renamed = with_previous_stage(case._replace(name="other", output="somewhere/b"), folder / "previous", ".nii.gz")
+    assert renamed.previous == str(folder / "previous" / "b.nii.gz")
 
 
 def test_damaged_outputs_are_not_done(tmp_path, caplog):
@@ -129,7 +138,7 @@ def test_parts_take_outputs_and_previous_stage_along(tmp_path):
     """Part 1 of 2 over x, y, z is y, with its own output and the previous stage's file of that name (11.14)."""
     for name in "xyz":
         (tmp_path / f"{name}_0000.nii.gz").touch()
-        (tmp_path / f"out_{name}.nii.gz").touch()
+        (tmp_path / f"{name}.nii.gz").touch()
     arguments = {
         "list_of_lists_or_source_folder": [[str(tmp_path / f"{name}_0000.nii.gz")] for name in "xyz"],
         "output_folder_or_list_of_truncated_output_files": [str(tmp_path / f"out_{name}") for name in "xyz"],
@@ -143,7 +152,7 @@ def test_parts_take_outputs_and_previous_stage_along(tmp_path):
     documents = ModelDocuments(plans.plans, plans.get_configuration("3d_cascade_fullres"), DATASET_JSON)
     (case,) = requested_cases(arguments, documents)[0]
     assert (case.name, case.output) == ("y", str(tmp_path / "out_y"))
-    assert (case.image, case.previous) == ([str(tmp_path / "y_0000.nii.gz")], str(tmp_path / "out_y.nii.gz"))
+    assert (case.image, case.previous) == ([str(tmp_path / "y_0000.nii.gz")], str(tmp_path / "y.nii.gz"))
     for part_id in (-1, 2):
         with pytest.raises(ArgumentError, match="part"):
             requested_cases({**arguments, "part_id": part_id}, documents)

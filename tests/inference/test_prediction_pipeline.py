@@ -11,14 +11,16 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.dying_export import die_once_then_export
 
-from nnunet_lite.exceptions import StorageError, WorkerError, nnUNetError
+from nnunet_lite.exceptions import OutOfMemory, StorageError, WorkerError, nnUNetError
 from nnunet_lite.inference import case_resources, data_iterators, export_queue, prediction_pipeline
 from nnunet_lite.inference.case_resources import Demand
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
@@ -185,12 +187,12 @@ def test_memory_that_ends_in_the_network_stops_that_case_only(
 
     def full(tiles: torch.Tensor) -> Any:
         calls.append(1)
-        if len(calls) == 1:
+        if len(calls) <= 4:  # 8 images in a pass, 4, 2, 1
             raise MemoryError
         return forward(tiles)
 
     monkeypatch.setattr(predictor.network, "forward", full)
-    with pytest.raises(WorkerError, match=r"1 of 3 cases failed: a: memory ran out"):
+    with pytest.raises(OutOfMemory, match=r"1 of 3 cases failed: a: the memory of cpu does not suffice"):
         predictor.predict_from_files(images, tmp_path / "out", False, True, 0, 0)
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
 
@@ -220,6 +222,79 @@ def test_a_stream_of_preprocessed_cases(model: Path, tmp_path: Path, with_worker
              for n in (0, 1)]  # fmt: skip
     here, there = (predictor.predict_from_data_iterator(items, False, n) for n, items in enumerate(pairs))
     assert all(np.array_equal(a, b) for a, b in zip(here, there, strict=True)) and len(here) == 2
+
+
+def test_an_export_whose_process_is_killed_is_done_again(
+    model: Path, images: Path, tmp_path: Path, with_workers: None, exchange: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits that lie in a file are still there for the second process."""
+    predictor, out = predictor_of(model), tmp_path / "out"
+    predictor.predict_from_files(images, tmp_path / "expected", False, True, 0, 0)
+    monkeypatch.setattr(export_queue, "export_case", die_once_then_export)
+    predictor.predict_from_files(images, out, False, True, 0, 1)
+    assert len(list(out.glob("*.died"))) == 3 and not list(exchange.iterdir())
+    for file in (tmp_path / "expected").glob("*.nii.gz"):
+        assert (out / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_an_image_is_gone_when_the_next_one_is_waited_for(
+    model: Path, images: Path, with_workers: None, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    one, alive, seen = prediction_pipeline.PredictionPipeline._one, [], []
+
+    def watched(self: Any, name: str, item: Any, *others: Any) -> None:
+        alive.append(weakref.ref(item["data"]))
+        one(self, name, item, *others)
+
+    def watched_cases(*arguments: Any) -> Any:
+        stream = data_iterators.preprocessed_cases(*arguments)
+        while True:
+            seen.append(any(image() is not None for image in alive))
+            try:
+                case = next(stream)
+            except StopIteration:
+                return
+            seen.append(any(image() is not None for image in alive))  # while it was made
+            yield case
+            del case
+
+    monkeypatch.setattr(prediction_pipeline.PredictionPipeline, "_one", watched)
+    monkeypatch.setattr(prediction_pipeline, "preprocessed_cases", watched_cases)
+    predictor_of(model).predict_from_files(images, None, False, True, processes, 0)
+    assert len(alive) == 3 and not any(seen)
+
+
+def test_images_of_unknown_size_are_worth_processes(model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of the user's that cannot tell sizes does not put an end to the background work."""
+    started: list[int] = []
+    pool = prediction_pipeline.WorkerPool
+
+    def counted(processes: int, **options: Any) -> Any:
+        started.append(processes)
+        return pool(0, **options)
+
+    monkeypatch.setattr(prediction_pipeline, "WorkerPool", counted)
+    predictor = predictor_of(model)
+    predictor.predict_from_files(images, None, False, True, 2, 1)
+    assert started == [0, 0]
+    monkeypatch.setattr(prediction_pipeline, "size_of_case", lambda *_: None)
+    predictor.predict_from_files(images, None, False, True, 2, 1)
+    assert started[2:] == [2, 1]
+
+
+def test_an_export_that_fails_here_keeps_no_logits(model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits: list[Any] = []
+
+    def fail(values: Any, *arguments: Any) -> None:
+        assert [kept for kept in logits if kept() is not None] == []
+        logits.append(weakref.ref(values))
+        raise ValueError("no")
+
+    monkeypatch.setattr(export_queue, "export_case", fail)
+    with pytest.raises(WorkerError, match="3 of 3 cases failed"):
+        predictor_of(model).predict_from_files(images, None, False, True, 0, 0)
+    assert len(logits) == 3
 
 
 COMMAND = """

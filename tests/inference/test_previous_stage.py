@@ -117,3 +117,14 @@ def test_predictions_that_were_given_must_be_complete(
     line = complaint(capfd, *_predict(images, tmp_path / "out", "-prev_stage_predictions", tmp_path / "previous"))
     assert "a: the previous stage's segmentation" in line and "does not exist" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_one_file_in_and_one_out(cascade: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "mine.nii.gz"
+    succeed(*_predict(images / "a_0000.nii.gz", out))
+    assert list(_written(out.parent)) == ["mine.nii.gz"]
+    assert list(_written(out.parent / f"predicted_{LOWRES}")) == ["a.nii.gz"]
+    again = tmp_path / "again" / "other.nii.gz"
+    given = ("-prev_stage_predictions", out.parent / f"predicted_{LOWRES}")
+    succeed(*_predict(images / "a_0000.nii.gz", again, *given))
+    assert list(_written(again.parent)) == ["other.nii.gz"]

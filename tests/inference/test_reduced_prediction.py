@@ -170,6 +170,16 @@ def test_files(workers, probabilities, in_bands, tmp_path, monkeypatch):
             np.testing.assert_array_equal(sitk.GetArrayFromImage(first), sitk.GetArrayFromImage(second))
 
 
+def test_results_that_are_finished_go_to_no_worker(in_bands, monkeypatch):
+    monkeypatch.setattr("nnunet_lite.inference.prediction_pipeline.worthwhile_processes", lambda *a: (0, 1))
+    monkeypatch.setattr("nnunet_lite.utilities.parallel._Worker", None)  # none can be started
+    model = predictor(DEEP, [1.0] * 3)
+    values, properties = image((8, 19, 14), [0.9, 1.1, 1.2])
+    expected = model.predict_single_npy_array(values, properties, None, None, True)
+    assert in_bands() == []
+    assert_equal(model.predict_from_list_of_npy_arrays(values, None, properties, None, 0, True, 1)[0], expected)
+
+
 def test_what_must_see_all_logits_takes_the_ordinary_way(in_bands, monkeypatch):
     values, properties = image((8, 19, 14), [0.9, 1.1, 1.2])
     cubic = predictor(DEEP, [1.0] * 3, resampling_fn_probabilities_kwargs={**LINEAR, "order": 3})

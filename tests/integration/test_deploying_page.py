@@ -96,10 +96,10 @@ def _reasons(place: Path) -> list[str]:
 
 
 def test_the_exit_codes_are_those_of_the_commands() -> None:
-    from nnunet_lite.cli import arguments
+    from nnunet_lite.cli.command import command
 
     codes = re.findall(r"^\| ([\d, ]+) \|", PAGE, re.MULTILINE)
     assert codes == ["0", "2", "130, 143", "137"]
     assert "0 done; 2 a mistake or failed cases, explained on stderr; 130 Ctrl-C; 143 SIGTERM" in (
-        arguments.command.__doc__ or ""
+        command.__doc__ or ""
     )

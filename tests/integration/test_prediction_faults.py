@@ -326,9 +326,12 @@ def write_weights(place: Path) -> None:
     """Weights for the network that the model's documents describe now."""
     from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint
     from nnunet_lite.models.trained_model import TrainedModel
+    from nnunet_lite.models.trainer_network import network_of_trainer
 
     file = place / "model" / "fold_0" / "checkpoint_final.pth"
-    network = TrainedModel(place / "model").build_network("nnUNetTrainer", "3d_fullres")
+    model = TrainedModel(place / "model")
+    configuration = model.plans_manager.get_configuration("3d_fullres")
+    network, _ = network_of_trainer("nnUNetTrainer", model.plans_manager, configuration, model.dataset_json)
     save_checkpoint({**load_checkpoint(file), "network_weights": network.state_dict()}, file)
 
 

@@ -186,5 +186,5 @@ def test_too_little_memory_is_said_for_each_case(place: Place, bench: Bench) -> 
     assert run.wait(LIMIT) == 2, run.errors
     assert "Traceback" not in run.errors
     for case in CASES:
-        assert run.errors.count(f"  {case}: memory ran out") == 1, run.errors
+        assert run.errors.count(f"  {case}: the memory of cpu does not suffice") == 1, run.errors
     assert place.labels() == set()

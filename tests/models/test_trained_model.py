@@ -16,6 +16,7 @@ from nnunet_lite.models.trained_model import (
     parse_dataset_trainer_plans_configuration_from_path,
     parse_model_folder_name,
 )
+from nnunet_lite.models.trainer_network import network_of_trainer
 from nnunet_lite.utilities.files import save_json
 
 
@@ -142,12 +143,13 @@ def test_folds_must_belong_together(folder, caplog):
         TrainedModel(folder).load_members()
 
 
-def test_network_comes_from_the_trainer_or_else_from_the_plans(folder, monkeypatch, caplog):
+def test_network_comes_from_the_trainer_or_else_from_the_plans(folder, monkeypatch):
     model = TrainedModel(folder)
-    network = model.build_network("nnUNetTrainer", "c")
-    assert network(torch.zeros(1, 1, 8, 8)).shape == (1, 2, 8, 8) and caplog.text == ""
-    assert type(model.build_network("TrainerNobodyHas", "c")) is type(network)
-    assert caplog.text.count("TrainerNobodyHas") >= 1
+    managers = (model.plans_manager, model.plans_manager.get_configuration("c"), model.dataset_json)
+    network, doubt = network_of_trainer("nnUNetTrainer", *managers)
+    assert network(torch.zeros(1, 1, 8, 8)).shape == (1, 2, 8, 8) and doubt is None
+    other, doubt = network_of_trainer("TrainerNobodyHas", *managers)
+    assert type(other) is type(network) and doubt is not None and "TrainerNobodyHas" in doubt
 
     class Present:
         @staticmethod
@@ -172,4 +174,4 @@ def test_network_comes_from_the_trainer_or_else_from_the_plans(folder, monkeypat
 
     for trainer, kernel in ((Present, (1, 1)), (Older, (3, 3))):
         monkeypatch.setattr(trainer_network, "find_class", lambda kind, name, trainer=trainer: trainer)
-        assert model.build_network("Mine", "c").kernel_size == kernel
+        assert network_of_trainer("Mine", *managers).network.kernel_size == kernel

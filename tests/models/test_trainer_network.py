@@ -14,7 +14,7 @@ from nnunet_lite.extensions import find_class, known_names
 from nnunet_lite.models import trainer_network
 from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint
 from nnunet_lite.models.trained_model import TrainedModel
-from nnunet_lite.models.trainer_network import build_network_of_trainer, builds_from_plans, network_of_trainer
+from nnunet_lite.models.trainer_network import builds_from_plans, network_of_trainer
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -113,8 +113,3 @@ def test_weights_of_a_known_trainer_that_do_not_fit(tmp_path: Path) -> None:
     model = TrainedModel(folder)
     with pytest.raises(CheckpointError, match=r"weights of fold 0 of .* do not fit the network"):
         model.load_network(model.load_members())
-
-
-def test_a_warning_where_no_weights_decide(caplog: pytest.LogCaptureFixture) -> None:
-    assert build_network_of_trainer("TrainerOfSomebodyElse", *managers()) is not None
-    assert "TrainerOfSomebodyElse of this model cannot be used" in caplog.text

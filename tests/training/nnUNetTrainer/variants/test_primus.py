@@ -17,7 +17,7 @@ from helpers.torchvision_stand_in import stand_in
 from nnunet_lite.exceptions import ExtensionError, PlansError
 from nnunet_lite.extensions import find_class, known_names
 from nnunet_lite.models.checkpoint import load_checkpoint
-from nnunet_lite.models.trained_model import build_network_of_trainer
+from nnunet_lite.models.trainer_network import network_of_trainer
 from nnunet_lite.plans.plans_manager import PlansManager
 
 FAMILY = {
@@ -128,7 +128,7 @@ def test_a_whole_training_and_its_prediction_network(make: Any, primus_module: A
     assert (folder / "validation" / "summary.json").is_file()
     saved = load_checkpoint(folder / "checkpoint_final.pth")
     manager = trainer.plans_manager
-    network = build_network_of_trainer(
+    network, _ = network_of_trainer(
         saved["trainer_name"], manager, manager.get_configuration("3d_fullres"), trainer.dataset_json
     )
     network.load_state_dict(saved["network_weights"])
@@ -165,7 +165,7 @@ def test_fine_tuning_a_transformer(tmp_path: Path, make: Any, primus_module: Any
     upper = given["eva.pos_embed"][:, :4]
     torch.testing.assert_close(own["eva.pos_embed"], (upper + given["eva.pos_embed"][:, 4:]) / 2)
     trainer.run_training()
-    network = build_network_of_trainer(
+    network, _ = network_of_trainer(
         "PretrainedTrainer_Primusx", PlansManager(content), trainer.configuration_manager, trainer.dataset_json
     )
     network.load_state_dict(trainer.network.state_dict())
