@@ -130,7 +130,7 @@ def _as_path(value: Any) -> PathLike:
     return path
 
 
-def _image_files(source: Source, ending: str, with_segmentations: bool) -> list[list[str]]:
+def _image_files(source: Source, ending: str, segmentations_expected: bool) -> list[list[str]]:
     if isinstance(source, (list, tuple)):
         files = [
             [str(file) for file in ([images] if isinstance(images, (str, os.PathLike)) else images)]
@@ -149,7 +149,7 @@ def _image_files(source: Source, ending: str, with_segmentations: bool) -> list[
         if not path.name.endswith(ending):
             raise DatasetError(f"{path}: this model reads {ending} files; convert the image, or give a folder of them")
         return [[str(path)]]
-    cases = list_image_cases(path, ending, with_segmentations)
+    cases = list_image_cases(path, ending, with_segmentations=True, say_so=not segmentations_expected)
     if not cases:
         others = [Path(file).name for file in subfiles(path)][:3]
         raise DatasetError(
