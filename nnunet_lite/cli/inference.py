@@ -73,13 +73,15 @@ def predict_from_modelfolder_entry(argv: Sequence[str] | None = None) -> None:
         flags.MODEL_FOLDER,
         flags.FOLDS,
         flags.CONTINUE_PREDICTION_ALIAS,
+        flags.NUM_PARTS,
+        flags.PART_ID,
         *_COMMON,
     )
     args = parser.parse_args(argv)
-    _predict(args, args.m)
+    _predict(args, args.m, args.num_parts, args.part_id)
 
 
-def _predict(args: argparse.Namespace, model_folder: str | Path, num_parts: int = 1, part_id: int = 0) -> None:
+def _predict(args: argparse.Namespace, model_folder: str | Path, num_parts: int, part_id: int) -> None:
     """What both commands do."""
     from nnunet_lite.utilities.parts import check_part
 
@@ -96,13 +98,19 @@ def _predict_cascade(
     args: argparse.Namespace, predictor: nnUNetPredictor, model_folder: str | Path, stage: str, part: Part
 ) -> None:
     """Predict with the first stage of a cascade, into a folder inside the output folder, then with the second."""
+    from nnunet_lite.inference.output_conflicts import refuse_foreign_folder
+    from nnunet_lite.inference.prediction_cases import output_folder
     from nnunet_lite.inference.previous_stage import cases_without, find_previous_stage, previous_stage_output
     from nnunet_lite.utilities.logging import logger
     from nnunet_lite.utilities.parts import WHOLE
 
     model = find_previous_stage(model_folder, stage, args.f, args.chk)
     source, target, failed = args.i, args.o, None
-    output = previous_stage_output(args.o, predictor.dataset_json["file_ending"], stage)
+    ending = predictor.dataset_json["file_ending"]
+    folder = output_folder(args.o, ending)
+    if folder is not None:  # now, not when the first stage is done
+        refuse_foreign_folder(folder, predictor.dataset_json, predictor.plans_manager.plans)
+    output = previous_stage_output(args.o, ending, stage)
     logger.info("First stage of the cascade: %s, predictions go to %s", model, output)
     try:
         _predict_files(args, _predictor(args, model), source, output, False, None, part)

@@ -89,7 +89,7 @@ def _require_sound_files(source: Path, names: list[str], labels: list[str]) -> N
             f"convert it with nnUNetv2_convert_MSD_dataset -i {source}"
         )
     if not faults:
-        cases = list_image_cases(source / "imagesTr", FILE_ENDING)
+        cases = list_image_cases(source / "imagesTr", FILE_ENDING, quiet=True)
         faults += _faults_of_cases(source, cases, names, {label[: -len(FILE_ENDING)] for label in labels})
         faults += unreadable_headers(files)
     if faults:

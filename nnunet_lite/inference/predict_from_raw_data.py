@@ -23,7 +23,7 @@ from nnunet_lite.inference.export_queue import export_case
 from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, predict_logits
 from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
 from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline
-from nnunet_lite.inference.prediction_request import requested_cases
+from nnunet_lite.inference.prediction_request import ModelOrigin, requested_cases
 from nnunet_lite.inference.reduced_prediction import CaseInBands, ReducedPrediction
 from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 from nnunet_lite.models.checkpoint import load_weights
@@ -32,7 +32,7 @@ from nnunet_lite.models.trained_model import Fold, TrainedModel
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
-from nnunet_lite.utilities.device import can_compile, empty_cache, num_threads, resolve_precision
+from nnunet_lite.utilities.device import can_compile, empty_cache, num_threads, require_device, resolve_precision
 from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.parallel import WorkerPool
 
@@ -92,6 +92,7 @@ class nnUNetPredictor:
         self.list_of_parameters: list[Weights] | None = None
         self.trainer_name: str | None = None
         self.allowed_mirroring_axes: tuple[int, ...] | None = None
+        self._origin: ModelOrigin | None = None
         self._loaded: tuple[nn.Module, Weights] | None = None  # network, and the member whose weights it has
         self._memory = DeviceMemory()
         if self.device.type == "cuda":
@@ -112,7 +113,9 @@ class nnUNetPredictor:
 
         Raises:
             PathError, CheckpointError, PlansError: what is missing, and what is there instead.
+            ArgumentError: this machine lacks the device.
         """
+        require_device(self.device)
         model = TrainedModel(model_training_output_dir)
         members = model.load_members(use_folds, checkpoint_name)
         first = members[0]
@@ -128,6 +131,7 @@ class nnUNetPredictor:
             first.trainer_name,
             first.mirroring_axes,
         )
+        self._origin = ModelOrigin(model_training_output_dir, [member.fold for member in members], checkpoint_name)
 
     @staticmethod
     def auto_detect_available_folds(
@@ -152,7 +156,12 @@ class nnUNetPredictor:
             network: without deep supervision.
             parameters: weights of each member of an ensemble, or None to use the network as it is.
             inference_allowed_mirroring_axes: spatial axes, or None.
+
+        Raises:
+            ArgumentError: this machine lacks the device.
         """
+        require_device(self.device)
+        self._origin = None
         self.plans_manager = plans_manager
         self.configuration_manager = configuration_manager
         self.dataset_json = dataset_json
@@ -200,7 +209,7 @@ class nnUNetPredictor:
         """
         requested = (num_processes_preprocessing, num_processes_segmentation_export)
         npp, nps = (num_processes_default() if number is None else number for number in requested)
-        arguments = {
+        arguments: dict[str, Any] = {
             "list_of_lists_or_source_folder": list_of_lists_or_source_folder,
             "output_folder_or_list_of_truncated_output_files": output_folder_or_list_of_truncated_output_files,
             "save_probabilities": save_probabilities,
@@ -211,6 +220,8 @@ class nnUNetPredictor:
             "num_parts": num_parts,
             "part_id": part_id,
         }
+        if self._origin is not None:
+            arguments |= self._origin.record(self.use_mirroring, self.tile_step_size, self.autocast_dtype)
         documents = self._documents()
         documents.configuration.require_classes()
         cases, done = requested_cases(arguments, documents)

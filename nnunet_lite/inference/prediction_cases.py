@@ -133,7 +133,7 @@ def _as_path(value: Any) -> PathLike:
     return path
 
 
-def _image_files(source: Source, ending: str, with_segmentations: bool) -> list[list[str]]:
+def _image_files(source: Source, ending: str, segmentations_expected: bool) -> list[list[str]]:
     if isinstance(source, (list, tuple)):
         files = [
             [str(file) for file in ([images] if isinstance(images, (str, os.PathLike)) else images)]
@@ -153,7 +153,7 @@ def _image_files(source: Source, ending: str, with_segmentations: bool) -> list[
             raise DatasetError(f"{path}: this model reads {ending} files; convert the image, or give a folder of them")
         return [[str(path)]]
     refuse_missing(path, ending)
-    return list(list_image_cases(path, ending, with_segmentations).values())
+    return list(list_image_cases(path, ending, with_segmentations=True, say_so=not segmentations_expected).values())
 
 
 def _outputs(output: Output, names: list[str], ending: str) -> list[str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,12 +113,13 @@ def group_by_case(folder: Path, file_ending: str, findings: list[Fault]) -> dict
     if not folder.is_dir():
         raise DatasetError(f"The folder {folder} does not exist")
     channels: dict[str, dict[int, str]] = {}
-    for name in _listing(folder, file_ending, findings):
+    names = _listing(folder, file_ending, findings)
+    for name in names:
         match = _CHANNEL.match(name[: -len(file_ending)]) if name.endswith(file_ending) else None
         if match is not None:
             channels.setdefault(match[1], {})[int(match[2])] = str(folder / name)
         elif name.endswith(file_ending):
-            findings.append(_misnamed(folder, name, file_ending))
+            findings.append(_misnamed(folder, name, file_ending, names))
         elif name.lower().endswith(IMAGE_ENDINGS):
             found = f"its ending is not {file_ending!r}"
             findings.append(Fault("image-ending", found, file=f"{folder.name}/{name}"))
@@ -130,12 +131,17 @@ def group_by_case(folder: Path, file_ending: str, findings: list[Fault]) -> dict
     }
 
 
-def _misnamed(folder: Path, name: str, file_ending: str) -> Fault:
+def _misnamed(folder: Path, name: str, file_ending: str, names: Collection[str]) -> Fault:
+    """The finding for a name without channel; a name that another file has is never proposed."""
     stem = name[: -len(file_ending)]
-    suggestion = f"rename it to {stem}_0000{file_ending} if it is channel 0 of case {stem}"
+    first = f"{stem}_0000{file_ending}"
+    suggestion = f"rename it to {first} if it is channel 0 of case {stem}"
     number = re.match(r"^(.+?)[_-](\d{1,3})$", stem)
-    if number:
-        suggestion += f", to {number[1]}_{int(number[2]):04d}{file_ending} if {number[2]} is its channel"
+    if first in names:
+        suggestion = f"it looks like a segmentation of case {stem}; move it out of the folder"
+    elif number:
+        other = f"{number[1]}_{int(number[2]):04d}{file_ending}"
+        suggestion += f", to {other} if {number[2]} is its channel" if other not in names else ""
     return Fault(
         "image-name",
         "no channel number at the end of its name",

@@ -149,7 +149,8 @@ def faults_as_error(dataset: str, faults: Sequence[Fault], num_cases: int) -> Da
     if len(faults) == 1:
         return DatasetError(f"{dataset}: {faults[0]}")
     broken = len({fault.case for fault in faults if fault.case})
-    summary = f"{dataset} has {len(faults)} faults ({broken} of {num_cases} cases are affected); correct them:"
+    affected = f" ({broken} of {num_cases} cases are affected)" if broken else ""
+    summary = f"{dataset} has {len(faults)} faults{affected}; correct them:"
     return DatasetError("\n  ".join([summary, *abridged(faults)]))
 
 

@@ -177,11 +177,15 @@ def get_identifiers_from_splitted_dataset_folder(folder: PathLike, file_ending: 
     return list(list_image_cases(folder, file_ending))
 
 
-def list_image_cases(folder: PathLike, file_ending: str, with_segmentations: bool = False) -> dict[str, list[str]]:
+def list_image_cases(
+    folder: PathLike, file_ending: str, with_segmentations: bool = False, say_so: bool = False, quiet: bool = False
+) -> dict[str, list[str]]:
     """Case identifier -> its files `<CASE>_<CCCC><file_ending>` in channel order, of a whole folder at once.
 
     Args:
         with_segmentations: files `<CASE><file_ending>` may lie among them: predictions of an earlier run.
+        say_so: warn of these, where nobody expects them.
+        quiet: do not warn of hidden files and other endings.
 
     Raises:
         DatasetError: the folder does not exist, files are named otherwise, or a channel in between is missing.
@@ -193,15 +197,23 @@ def list_image_cases(folder: PathLike, file_ending: str, with_segmentations: boo
     if faults:  # the message names the folder itself
         faults = [replace(fault, file=fault.file.removeprefix(f"{folder.name}/")) for fault in faults]
         raise faults_as_error(str(folder), faults, len(cases))
+    segmentations = [Path(finding.file).name for finding in findings if finding.is_fault] if say_so else []
+    if segmentations:
+        logger.warning("%s: segmentations among the images are passed over: %s", folder, _some(segmentations))
     passed_over = [Path(finding.file).name for finding in findings if finding.kind in ("image-ending", "file-hidden")]
-    if passed_over and cases:  # nobody should wait for their results; without cases the caller says what is there
+    # nobody should wait for their results; without cases the caller says what is there
+    if passed_over and cases and not quiet:
         logger.warning(
             "%s: images that do not end in %s, or are hidden, are passed over: %s",
             folder,
             file_ending,
-            ", ".join(passed_over[:_EXAMPLES]) + (", ..." if len(passed_over) > _EXAMPLES else ""),
+            _some(passed_over),
         )
     return cases
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
 
 
 def get_filenames_of_train_images_and_targets(

@@ -51,6 +51,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
+def require_device(device: torch.device) -> None:
+    """Raise ArgumentError if this machine has no device of this type."""
+    if device.type in ("cuda", "mps"):
+        resolve_device(device.type)
+
+
 def set_num_threads(device: torch.device) -> None:
     """The threads of a CPU computation; one where the GPU computes and workers need the cores."""
     torch.set_num_threads(num_compute_threads() if device.type != "cuda" else 1)

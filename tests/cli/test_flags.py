@@ -265,7 +265,7 @@ OURS: dict[str, set[str]] = {  # long flags whose defaults change nothing
     "training:train_entry": {*_TRAINING, "--previous-stage-trainer"},
     "pretrained_training:train_pretrained_entry": _TRAINING,
     "inference:predict_entry": {"--precision", "--max-ram"},
-    "inference:predict_from_modelfolder_entry": {"--c", "--precision", "--max-ram"},
+    "inference:predict_from_modelfolder_entry": {"--c", "--precision", "--max-ram", *PARTS},
     "evaluation:evaluate_folder_entry": set(),
     "evaluation:evaluate_simple_entry": set(),
     "model_selection:accumulate_crossval_results_entry": set(),

@@ -85,6 +85,8 @@ def test_a_model_folder_of_any_name(calls: Calls, tmp_path: Path, alias: str) ->
     run(predict_from_modelfolder_entry, "-i", "in", "-o", "out", "-m", model, "-f", 1, 0, alias)
     assert calls["predicted"] == ("in", "out", False, False, 3, 3, None, 1, 0)
     assert [str(fold) for fold in calls["initialized"][1]] == ["1", "0"] and len(calls["list_of_parameters"]) == 2
+    run(predict_from_modelfolder_entry, "-i", "in", "-o", "out", "-m", model, "-f", 0, "-num_parts", 3, "-part_id", 2)
+    assert calls["predicted"][-2:] == (3, 2)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_files_of_a_folder(model, images, tmp_path):
     assert sorted(load_json(out / "predict_from_raw_data_args.json")) == [
         "folder_with_segs_from_prev_stage",
         "list_of_lists_or_source_folder",
+        "nnunet_lite",
         "num_parts",
         "num_processes_preprocessing",
         "num_processes_segmentation_export",
@@ -67,6 +68,44 @@ def test_files_of_a_folder(model, images, tmp_path):
     for result, name in zip(results, "abc", strict=True):
         assert result.dtype == np.uint8
         assert np.array_equal(result, read(out / f"{name}.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("device", "words"), [("cuda", "no CUDA GPU"), ("cuda:1", "no CUDA GPU"), ("mps", "no Apple GPU")]
+)
+def test_a_device_that_is_not_there(model, monkeypatch, device, words):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    loaded = predictor_of(model, 0)
+    predictor = nnUNetPredictor(device=device)
+    with pytest.raises(ArgumentError, match=f"{words} here; use -device cpu"):
+        predictor.initialize_from_trained_model_folder(model, 0)
+    with pytest.raises(ArgumentError, match=words):
+        predictor.manual_initialization(
+            loaded.network,
+            loaded.plans_manager,
+            loaded.configuration_manager,
+            None,
+            loaded.dataset_json,
+            "nnUNetTrainer",
+            None,
+        )
+    assert predictor.network is None
+
+
+def test_a_model_of_unknown_origin_is_not_recorded(model, images, tmp_path):
+    predictor = predictor_of(model, 0)
+    predictor.manual_initialization(
+        predictor.network,
+        predictor.plans_manager,
+        predictor.configuration_manager,
+        None,
+        predictor.dataset_json,
+        "nnUNetTrainer",
+        None,
+    )
+    predictor.predict_from_files_sequential(images, tmp_path / "out")
+    assert "nnunet_lite" not in load_json(tmp_path / "out" / "predict_from_raw_data_args.json")
 
 
 def test_workers_give_the_same(model, images, tmp_path, monkeypatch):

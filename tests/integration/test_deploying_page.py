@@ -53,7 +53,9 @@ def _run_line(line: str, scripts: list[str], monkeypatch: pytest.MonkeyPatch) ->
         succeed(command, *words)
 
 
-def test_its_commands_and_scripts_do_what_it_says(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_commands_and_scripts_do_what_it_says(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     blocks = re.findall(r"^```(bash|python)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     scripts = [block for kind, block in blocks if kind == "python"]
     lines = [line for kind, block in blocks if kind == "bash" for line in block.splitlines()]
@@ -66,9 +68,31 @@ def test_its_commands_and_scripts_do_what_it_says(place: Path, monkeypatch: pyte
     ]  # fmt: skip
     assert {"a.nii.gz", "b.nii.gz"} <= {file.name for file in Path("outgoing").iterdir()}
     assert (place / "done" / "one" / "a.nii.gz").is_file()
-    assert not (place / "done" / "two" / "b.nii.gz").exists()
-    assert "b_0000.nii.gz cannot be read" in (place / "failed" / "two.txt").read_text()
-    assert not (place / "failed" / "one.txt").exists()
+    assert _reasons(place) == ["two"]
+    assert [path.name for path in (place / "done").iterdir()] == ["one"]
+    assert not list((place / "queue").iterdir()), "no patient's images stay"
+    first = (place / "done" / "one" / "a.nii.gz").stat().st_mtime_ns
+    for _ in range(2):  # names that come again
+        capfd.readouterr()
+        for name, file in (("one", "a"), ("two", "b")):
+            (place / "queue" / name).mkdir()
+            content = (place / "incoming" / "a_0000.nii.gz").read_bytes() if name == "one" else b"no image"
+            (place / "queue" / name / f"{file}_0000.nii.gz").write_bytes(content)
+        _run_line(lines[-1], scripts, monkeypatch)
+        said = capfd.readouterr().out.splitlines()
+        assert "one done" in said and any(line.startswith("two failed: ") for line in said)
+    assert (place / "done" / "one" / "a.nii.gz").stat().st_mtime_ns > first
+    assert _reasons(place) == ["two"] * 3 and not list((place / "queue").iterdir())
+    assert [path.name for path in (place / "done").iterdir()] == ["one"]
+
+
+def _reasons(place: Path) -> list[str]:
+    """Names of the failed cases, each with its images and the reason."""
+    folders = list((place / "failed").iterdir())
+    for folder in folders:
+        assert "b_0000.nii.gz cannot be read" in (folder / "error.txt").read_text()
+        assert (folder / "b_0000.nii.gz").is_file()
+    return [folder.name.split(".")[0] for folder in folders]
 
 
 def test_the_exit_codes_are_those_of_the_commands() -> None:

@@ -295,6 +295,84 @@ def test_an_output_that_cannot_be(place: Path, capfd: Any) -> None:
         assert "cannot be created" in refusal(place, capfd, output=Path("/proc/nowhere/out"))
 
 
+def test_segmentations_among_the_images_are_passed_over_later(place: Path, capfd: Any) -> None:
+    """Predicted among the images once, the images can still be predicted elsewhere."""
+    assert predict(place, output=place / "images") == 0
+    assert "Warning" not in capfd.readouterr().err
+    assert predict(place) == 0
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "segmentations among the images" in line]
+    assert len(warnings) == 1 and warnings[0].endswith("are passed over: good.nii.gz")
+    assert (place / "out" / "good.nii.gz").read_bytes() == (place / "images" / "good.nii.gz").read_bytes()
+
+
+def foreign(name: str) -> Spoil:
+    def make(place: Path) -> None:
+        (place / "out").mkdir()
+        document = json.loads((place / "model" / name).read_text())
+        (place / "out" / name).write_text(json.dumps({**document, "theirs": 1}))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (foreign("dataset.json"), "out/dataset.json is that of a dataset or of another model and would be replaced"),
+        (foreign("plans.json"), "out/plans.json is that of a dataset or of another model and would be replaced"),
+        (lambda p: foreign("plans.json")(p) or replaced("../out/dataset.json", b"{")(p), "out/dataset.json is that of"),
+        (lambda p: (p / "out" / "imagesTr").mkdir(parents=True), "out is that of a dataset (it holds imagesTr)"),
+        (lambda p: (p / "out" / "labelsTr").mkdir(parents=True), "out is that of a dataset (it holds labelsTr)"),
+        (lambda p: shutil.copytree(p / "model", p / "out"), "out is that of a trained model (it holds fold_0)"),
+    ],
+    ids=["dataset", "plans", "unreadable", "imagesTr", "labelsTr", "model"],
+)
+@pytest.mark.parametrize("file", ["", "good.nii.gz"])
+def test_the_documents_of_others_are_not_replaced(place: Path, capfd: Any, spoil: Spoil, words: str, file: str) -> None:
+    spoil(place)
+    source = place / "images" / "good_0000.nii.gz" if file else place / "images"
+    line = refusal(place, capfd, "-i", source, output=place / "out" / file)
+    assert words in line and line.endswith("give an output folder of its own")
+
+
+def test_folders_of_predictions_can_be_used_again(place: Path, capfd: Any) -> None:
+    """Those of another model, ours or upstream's; and folders that hold the very same documents."""
+    foreign("dataset.json")(place)
+    (place / "out" / "predict_from_raw_data_args.json").write_text("{}")
+    (place / "out" / "fold_0").mkdir()  # predictions of one fold, perhaps
+    (place / "same").mkdir()
+    shutil.copy(place / "model" / "plans.json", place / "same")
+    for folder in ("out", "same"):
+        assert predict(place, output=place / folder) == 0
+        for name in ("dataset.json", "plans.json"):
+            document = json.loads((place / folder / name).read_text())
+            assert document == json.loads((place / "model" / name).read_text())
+
+
+def test_the_model_is_recorded_and_another_one_is_said(place: Path, capfd: Any) -> None:
+    assert predict(place) == 0
+    record = json.loads((place / "out" / "predict_from_raw_data_args.json").read_text())["nnunet_lite"]
+    assert record == {
+        "model_folder": str(place / "model"),
+        "folds": [0],
+        "checkpoint": "checkpoint_final.pth",
+        "use_mirroring": False,
+        "tile_step_size": 1.0,
+        "precision": "float32",
+    }
+    assert predict(place, "--continue_prediction") == 0
+    assert "was predicted with" not in capfd.readouterr().err
+    write_model(place / "other", folds=(0, 1))
+    assert predict(place, "--continue_prediction", "-m", place / "other", "-f", 0, 1, "-step_size", 0.5) == 0
+    assert (
+        f"{place / 'out'} was predicted with {place / 'model'}, fold 0, tile_step_size 1.0; this call asks for "
+        f"{place / 'other'}, folds 0 1, tile_step_size 0.5; finished cases stay as they are"
+    ) in capfd.readouterr().err
+    for odd in ('{"nnunet_lite": 3}', '{"nnunet_lite": {"folds": 7}}', "[]", "{"):
+        (place / "out" / "predict_from_raw_data_args.json").write_text(odd)
+        assert predict(place, "--continue_prediction") == 0
+        assert ("None, fold ?, checkpoint None" in capfd.readouterr().err) == ("folds" in odd)
+
+
 # the model folder
 
 
@@ -464,6 +542,16 @@ def test_a_previous_stage_that_is_not_there(cascade: Path, capfd: Any) -> None:
     assert str(stage / "x.nii.gz") in line and "does not exist" in line
     assert "does not exist" in refusal(cascade, capfd, "-prev_stage_predictions", cascade / "nowhere")
     assert "-prev_stage_predictions" in refusal(cascade, capfd)
+
+
+def test_a_foreign_folder_is_refused_before_the_first_stage(cascade: Path, capfd: Any) -> None:
+    models = cascade / "models"
+    write_model(models / "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres", "3d_cascade_fullres", folds=(0,))
+    write_model(models / "nnUNetTrainer__nnUNetPlans__3d_lowres", "3d_lowres", folds=(0,))
+    (cascade / "out" / "imagesTr").mkdir(parents=True)
+    assert "it holds imagesTr" in refusal(
+        cascade, capfd, "-m", models / "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres"
+    )
 
 
 def test_a_previous_stage_is_not_overwritten(cascade: Path, capfd: Any) -> None:

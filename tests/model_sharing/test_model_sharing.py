@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import socket
 import stat
 import threading
 import zipfile
@@ -342,9 +343,11 @@ def test_servers_that_lie(serve: Callable[..., Server], tmp_path: Path) -> None:
     refused(ArgumentError, "is no zip: the server sent something else", serve(content=b"<html>not found</html>"))
     refused(ArgumentError, "the server answers 404", serve(status=404))
     refused(ArgumentError, "broke off", serve(length=10**9))
-    closed = serve()
-    closed.server.server_close()
-    refused(ArgumentError, "cannot be reached", closed)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}/model.zip"
+        with pytest.raises(ArgumentError, match="cannot be reached"):
+            download_and_install_from_url(address)
     with pytest.raises(ArgumentError, match="begins with https://"):
         download_and_install_from_url("ftp://somewhere/m.zip")
 

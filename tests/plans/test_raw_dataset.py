@@ -151,6 +151,34 @@ def test_list_image_cases(tmp_path):
         list_image_cases(tmp_path / "nowhere", ".png")
 
 
+@pytest.mark.parametrize(
+    ("names", "advice"),
+    [
+        (("a.png", "a_0000.png"), "a.png: .*; it looks like a segmentation of case a; move it out of the folder$"),
+        (("a_1.png",), "rename it to a_1_0000.png if it is channel 0 of case a_1, to a_0001.png if 1 is its channel$"),
+        (("a_1.png", "a_0000.png", "a_0001.png"), "rename it to a_1_0000.png if it is channel 0 of case a_1$"),
+    ],
+)
+def test_a_name_that_exists_is_never_proposed(tmp_path, names, advice):
+    for name in names:
+        touch(tmp_path / name)
+    with pytest.raises(DatasetError, match=advice):
+        list_image_cases(tmp_path, ".png")
+
+
+def test_segmentations_among_images(tmp_path, caplog):
+    for name in ("a.png", "a_0000.png", "b_0000.png"):
+        touch(tmp_path / name)
+    for say_so in (False, True):
+        assert list(list_image_cases(tmp_path, ".png", True, say_so)) == ["a", "b"]
+        assert ("segmentations among the images are passed over: a.png" in caplog.text) == say_so
+    for name in ("c.png", "d.png"):
+        touch(tmp_path / name)
+    with pytest.raises(DatasetError, match="has 2 faults; correct them") as error:  # no "0 of 2 cases"
+        list_image_cases(tmp_path, ".png", True, True)
+    assert "a.png" not in str(error.value)
+
+
 def test_explicit_list_of_files(nnunet_folders, tmp_path, monkeypatch):
     monkeypatch.setenv("ELSEWHERE", str(tmp_path / "elsewhere"))
     folder = nnunet_folders.raw / "Dataset004_A"

@@ -202,7 +202,7 @@ def test_a_summary_of_other_predictions_is_made_anew(folders: Folders, caplog: p
     summary = folders.predictions / "summary.json"
     first = summary.stat().st_mtime_ns
     determine_postprocessing(*folders, None, None, num_processes=0)
-    assert summary.stat().st_mtime_ns == first and not caplog.text
+    assert summary.stat().st_mtime_ns == first and "does not fit" not in caplog.text
     folders.write("a", organs(), np.zeros_like(organs()))
     with caplog.at_level(logging.WARNING):
         determine_postprocessing(*folders, None, None, num_processes=0, keep_postprocessed_files=False)

@@ -80,7 +80,7 @@ def test_other_networks(tmp_path: Path, given: dict[str, Any], words: list[str])
 
 
 def test_nothing_in_common(tmp_path: Path) -> None:
-    weights = {"backbone.layer1.weight": torch.ones(3), "epoch": 3}
+    weights = {"backbone.layer1.weight": torch.ones(3), "epoch": torch.tensor(3)}
     with pytest.raises(CheckpointError, match=r"none of the 24 weights .* holds backbone.layer1.weight, epoch"):
         load_pretrained_weights(_network(), _save(tmp_path / "a.pth", weights))
 
