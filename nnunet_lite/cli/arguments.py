@@ -263,13 +263,13 @@ CONTINUE_PREDICTION = _switch("--continue_prediction", help="skip cases whose ou
 CONTINUE_PREDICTION_ALIAS = _switch("--continue_prediction", "--c", help="skip cases whose output exists")
 PREDICTION_PREPROCESSING = Flag(
     "-npp",
-    type=int,
+    type=natural_number,
     default=functools.partial(num_processes_prediction, "nnUNet_npp"),
     help="preprocessing processes, 0: in this one (default: %(default)s)",
 )
 PREDICTION_EXPORT = Flag(
     "-nps",
-    type=int,
+    type=natural_number,
     default=functools.partial(num_processes_prediction, "nnUNet_nps"),
     help="export processes, 0: in this one (default: %(default)s)",
 )

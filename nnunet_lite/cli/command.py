@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from nnunet_lite.exceptions import nnUNetError
-from nnunet_lite.utilities.termination import end_quietly, orderly_sigterm
+from nnunet_lite.utilities.termination import TERMINATED, end_quietly, orderly_sigterm
 
 
 class Flag:
@@ -96,6 +96,13 @@ NOTHING_WRITTEN = "Stopped; nothing was written."
 _STARTS_OVER = ("--clean", "--overwrite", "--overwrite_pp")  # flags with which the same command does not go on
 
 
+def _say_stopped(stop: BaseException, after_stop: str, argv: Sequence[str] | None) -> None:
+    given = [flag for flag in _STARTS_OVER if flag in (sys.argv[1:] if argv is None else argv)]
+    but = f" With {given[0]} it starts over." if given and after_stop == SAME_COMMAND else ""
+    for line in (f"{after_stop}{but}", *getattr(stop, "__notes__", ())):
+        print(line, file=sys.stderr)
+
+
 def command(
     function: Callable[[Sequence[str] | None], int | None], after_stop: str = SAME_COMMAND
 ) -> Callable[..., int]:
@@ -103,7 +110,7 @@ def command(
 
     Args:
         function: of the arguments after the command's name, or None for those of this process.
-        after_stop: what is printed after Ctrl-C.
+        after_stop: what is printed after Ctrl-C or SIGTERM, before the notes of the exception that they raise.
 
     Exit codes: 0 done; 2 a mistake or failed cases, explained on stderr; 130 Ctrl-C; 143 SIGTERM.
     """
@@ -119,11 +126,13 @@ def command(
         except nnUNetError as error:
             print(f"Error: {error}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
-            given = [flag for flag in _STARTS_OVER if flag in (sys.argv[1:] if argv is None else argv)]
-            but = f" With {given[0]} it starts over." if given and after_stop == SAME_COMMAND else ""
-            print(f"{after_stop}{but}", file=sys.stderr)
+        except KeyboardInterrupt as stop:
+            _say_stopped(stop, after_stop, argv)
             return 130
+        except SystemExit as stop:
+            if stop.code == TERMINATED:
+                _say_stopped(stop, after_stop, argv)
+            raise
         finally:
             if argv is None:  # called by the console script
                 end_quietly()

@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunet_lite.cli import arguments as flags
 from nnunet_lite.cli.command import NOTHING_WRITTEN, command, make_parser
+from nnunet_lite.utilities.wording import counted
 
 
 @partial(command, after_stop=NOTHING_WRITTEN)
@@ -61,7 +62,5 @@ def evaluate_simple_entry(argv: Sequence[str] | None = None) -> None:
 def _report(results: dict[str, Any], args: argparse.Namespace) -> None:
     """The one number people look for, and where the others are."""
     where = args.o or os.path.join(args.pred_folder, "summary.json")
-    print(
-        f"Mean foreground Dice {results['foreground_mean']['Dice']:.4f} ({len(results['metric_per_case'])} cases); "
-        f"all metrics: {where}"
-    )
+    cases = counted(len(results["metric_per_case"]), "case")
+    print(f"Mean foreground Dice {results['foreground_mean']['Dice']:.4f} ({cases}); all metrics: {where}")

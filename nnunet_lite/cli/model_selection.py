@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nnunet_lite.cli import arguments as flags
 from nnunet_lite.cli.command import command, make_parser
 from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.utilities.wording import counted
 
 if TYPE_CHECKING:
     from nnunet_lite.model_selection.find_best_configuration import Candidate
@@ -38,8 +39,8 @@ def accumulate_crossval_results_entry(argv: Sequence[str] | None = None) -> None
         raise ArgumentError(f"-o {output} is not empty; name a new folder, or leave -o out")
     accumulate_cv_results(model, output, args.f)
     summary = load_summary_json(output / "summary.json")
-    dice, cases = summary["foreground_mean"]["Dice"], len(summary["metric_per_case"])
-    print(f"Mean foreground Dice {dice:.4f} ({cases} cases): {output}")
+    dice, cases = summary["foreground_mean"]["Dice"], counted(len(summary["metric_per_case"]), "case")
+    print(f"Mean foreground Dice {dice:.4f} ({cases}): {output}")
 
 
 @command

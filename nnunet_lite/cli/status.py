@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_lite.cli import arguments as flags
 from nnunet_lite.cli.command import NOTHING_WRITTEN, command, make_parser
+from nnunet_lite.utilities.wording import counted
 
 if TYPE_CHECKING:
     from nnunet_lite.model_selection.dataset_status import DatasetStatus, FoldStatus
@@ -37,7 +38,7 @@ def _lines(status: DatasetStatus) -> list[str]:
     lines.append(f"  raw            {status.training_cases} training cases, {status.test_cases} test cases")
     lines.append(f"  fingerprint    {'yes' if status.fingerprint else 'no'}")
     for entry in status.configurations:
-        done = f"{entry.preprocessed} cases preprocessed" if entry.preprocessed else "not preprocessed"
+        done = f"{counted(entry.preprocessed, 'case')} preprocessed" if entry.preprocessed else "not preprocessed"
         lines.append(f"  {entry.plans}, {entry.configuration}: {done}")
     for model in status.models:
         lines.append(f"  {model.folder.name}")
@@ -50,7 +51,7 @@ def _lines(status: DatasetStatus) -> list[str]:
 
 
 def _fold(fold: FoldStatus) -> str:
-    words = [fold.state if fold.epoch is None else f"{fold.state}, {fold.epoch} epochs"]
+    words = [fold.state if fold.epoch is None else f"{fold.state}, {counted(fold.epoch, 'epoch')}"]
     if fold.dice is not None:
         words.append(f"validated with Dice {fold.dice:.4f}")
         words.append("with probabilities" if fold.probabilities else "without probabilities")

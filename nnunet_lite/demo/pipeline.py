@@ -21,6 +21,7 @@ from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_lite.models.trained_model import get_output_folder
 from nnunet_lite.training.run_training import run_training
 from nnunet_lite.utilities.files import subfiles
+from nnunet_lite.utilities.wording import counted
 
 CONFIGURATION, FOLD = "3d_fullres", 0
 
@@ -52,7 +53,8 @@ def run_demo(folder: Path, device: torch.device, settings: DemoSettings | None =
         plans_name = _plan_and_preprocess()
         stopwatch.lap("planned and preprocessed")
         model_folder = _train(plans_name, device, settings)
-        stopwatch.lap(f"trained {settings.epochs} epochs of {settings.iterations} iterations on {device.type}")
+        done = f"{counted(settings.epochs, 'epoch')} of {counted(settings.iterations, 'iteration')}"
+        stopwatch.lap(f"trained {done} on {device.type}")
         predictions = folder / "predictions"
         _predict(model_folder, raw / "imagesTs", predictions, device)
         stopwatch.lap("test cases predicted")

@@ -21,6 +21,7 @@ from nnunet_lite.utilities.files import PathLike, copy_file, load_json, load_pic
 from nnunet_lite.utilities.npz_channels import npz_channels
 from nnunet_lite.utilities.npz_stream import npz_stream
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
+from nnunet_lite.utilities.wording import counted
 
 _KEY = "probabilities"
 _ENDING = ".npz"
@@ -67,7 +68,7 @@ def merge_files(
     shape = shape_of(list_of_files[0])
     if shape[0] != label_manager.num_segmentation_heads:
         raise DatasetError(
-            f"{list_of_files[0]} has {shape[0]} channels, the labels {label_manager.label_dict} need "
+            f"{list_of_files[0]} has {counted(shape[0], 'channel')}, the labels {label_manager.label_dict} need "
             f"{label_manager.num_segmentation_heads}; do dataset.json and the predictions belong together?"
         )
     reduction = _reduction(label_manager, shape)

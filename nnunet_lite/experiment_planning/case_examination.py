@@ -22,6 +22,7 @@ from nnunet_lite.plans.faults import Fault
 from nnunet_lite.preprocessing.cropping import nonzero_bounding_box
 from nnunet_lite.utilities.arrays import box_shape, slices
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.wording import counted
 
 _CHUNK = 2**20  # voxels that are counted at once
 _COUNTABLE = 2**16  # range of labels up to which counting is an array indexed by label
@@ -209,7 +210,7 @@ def _faults_of_image(case: RawCase, image: Image, questions: Questions) -> Itera
         files = f" in {len(case.images)} file{'s' if len(case.images) > 1 else ''}"
         yield Fault(
             "channel-count",
-            f"{data.shape[0]} channels{files}",
+            f"{counted(data.shape[0], 'channel')}{files}",
             f"{questions.num_channels} as channel_names of dataset.json has",
             case.identifier,
             case.images[0],

@@ -35,6 +35,7 @@ from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class, 
 from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
+from nnunet_lite.utilities.wording import counted
 
 _COLOUR_NAMES = {"r", "g", "b", "a", "red", "green", "blue", "alpha", "rgb_to_0_1"}
 _WORKER_BASE = 200 * 2**20  # bytes of interpreter and libraries
@@ -79,7 +80,7 @@ def plot_overlay(
             "they must be equal"
         )
     if channel >= data.shape[0]:
-        raise DatasetError(f"{image_file} has {data.shape[0]} channels, asked for was channel {channel}")
+        raise DatasetError(f"{image_file} has {counted(data.shape[0], 'channel')}, asked for was channel {channel}")
     z = select_slice_to_plot2(data[channel], seg)
     spacing = properties["spacing"]
     coloured = channel == 0 and type(image_reader_writer).__name__ == "NaturalImage2DIO" and data.shape[0] in (3, 4)
@@ -112,7 +113,7 @@ def plot_overlay_preprocessed(
     """
     data, seg, _ = dataset.load_arrays(k)
     if channel_idx >= data.shape[0]:
-        raise DatasetError(f"{k} has {data.shape[0]} channels, asked for was channel {channel_idx}")
+        raise DatasetError(f"{k} has {counted(data.shape[0], 'channel')}, asked for was channel {channel_idx}")
     labels = np.maximum(np.asarray(seg[0]), 0)
     z = select_slice_to_plot2(labels, labels)
     if coloured:

@@ -22,6 +22,7 @@ from nnunet_lite.plans.raw_dataset import RawDataset
 from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, describe, run_tasks
+from nnunet_lite.utilities.wording import counted
 
 _EXAMPLES = 5  # images that may be tried to choose a reader
 
@@ -96,7 +97,7 @@ def conclude(dataset: RawDataset, examination: Examination) -> None:
     log_warnings(examination.findings)
     if examination.faults:
         raise faults_as_error(dataset.name, examination.faults, len(dataset.cases))
-    logger.info("%s: no faults found in %d cases", dataset.name, len(dataset.cases))
+    logger.info("%s: no faults found in %s", dataset.name, counted(len(dataset.cases), "case"))
 
 
 def log_warnings(findings: Sequence[Fault]) -> None:

@@ -66,6 +66,12 @@ class _Case(NamedTuple):
     future: Future[Any]
 
 
+def _failure(case: _Case) -> Outcome | None:
+    """A case that has failed by now."""
+    error = case.future.exception() if case.future.done() and not case.future.cancelled() else None
+    return Outcome(case.name, None, explained(error)) if isinstance(error, Exception) else None
+
+
 class ExportQueue:
     """Exports cases behind the network's back.
 
@@ -85,6 +91,7 @@ class ExportQueue:
         self._exchange = exchange
         self._cases: list[_Case] = []
         self._running: list[_Case] = []
+        self._told: set[int] = set()  # numbers of failed cases that `new_failures` has named
 
     def wait_for_room(self) -> None:
         """Wait until few enough cases are under way for another one; do it before its logits are there.
@@ -153,6 +160,17 @@ class ExportQueue:
         future: Future[Any] = Future()
         future.set_exception(error)
         self._add(name, future)
+
+    def failures(self) -> list[Outcome]:
+        """Cases that have failed so far, in the order they came."""
+        return [failure for failure in map(_failure, self._cases) if failure is not None]
+
+    def new_failures(self) -> list[Outcome]:
+        """Those that were not named before."""
+        found = {number: _failure(case) for number, case in enumerate(self._cases) if number not in self._told}
+        new = {number: failure for number, failure in found.items() if failure is not None}
+        self._told.update(new)
+        return list(new.values())
 
     def number_done(self) -> int:
         """Cases that are exported."""

@@ -9,6 +9,7 @@ from nnunet_lite.exceptions import StorageError, WorkerError, nnUNetError
 from nnunet_lite.utilities.device import is_out_of_memory
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Outcome, describe
+from nnunet_lite.utilities.wording import counted
 
 AGAIN = "--continue_prediction (overwrite=False) predicts only what is missing"
 
@@ -32,6 +33,23 @@ def explained(error: Exception, verbose: bool = False) -> Exception:
     return error
 
 
+def reason_of(failure: Outcome) -> str:
+    """Why a case failed, in one line and without its name."""
+    return " ".join(describe(failure.error).removeprefix(f"{failure.name}: ").split())
+
+
+def warn_of(failures: Sequence[Outcome]) -> None:
+    """Say at once which cases failed, long before the list at the end; a line each."""
+    for failure in failures:
+        logger.warning("%s failed: %s", failure.name, reason_of(failure))
+
+
+def note_of(failures: Sequence[Outcome]) -> str:
+    """For those who stop a prediction: what had failed until then."""
+    reasons = "; ".join(f"{failure.name} ({reason_of(failure)})" for failure in failures)
+    return f"Stopped; {counted(len(failures), 'case')} had failed: {reasons}"
+
+
 def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> nnUNetError:
     """One error for all failed cases, which knows their names: a single one in one line, else a list.
 
@@ -46,7 +64,7 @@ def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> nnUNe
     kind = type(first) if isinstance(first, nnUNetError) else WorkerError
     texts = [describe(failure.error).removeprefix(f"{failure.name}: ") for failure in failures]
     lines = [f"{failure.name}: {text}" for failure, text in zip(failures, texts, strict=True)]
-    start = f"{len(failures)} of {total} cases failed:"
+    start = f"{len(failures)} of {counted(total, 'case')} failed:"
     last = [f"The others are predicted; {AGAIN}."] if to_files and len(failures) < total else []
     if len(failures) == 1:
         message = " ".join([start, lines[0] + ("." if last and not lines[0].endswith(".") else ""), *last])

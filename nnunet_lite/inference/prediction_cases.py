@@ -13,11 +13,14 @@ from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.inference.data_iterators import CaseToPredict
+from nnunet_lite.inference.missing_images import refuse_missing
 from nnunet_lite.inference.output_conflicts import is_same_folder
+from nnunet_lite.inference.output_names import refuse_endings, refuse_other_ending
 from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.plans.raw_dataset import list_image_cases
-from nnunet_lite.utilities.files import PathLike, subfiles
+from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.wording import counted
 
 Source = PathLike | Sequence[Sequence[str]]
 Output = PathLike | Sequence[str] | None
@@ -149,13 +152,8 @@ def _image_files(source: Source, ending: str, segmentations_expected: bool) -> l
         if not path.name.endswith(ending):
             raise DatasetError(f"{path}: this model reads {ending} files; convert the image, or give a folder of them")
         return [[str(path)]]
-    cases = list_image_cases(path, ending, with_segmentations=True, say_so=not segmentations_expected)
-    if not cases:
-        others = [Path(file).name for file in subfiles(path)][:3]
-        raise DatasetError(
-            f"{path} has no images CASE_0000{ending}{'; it holds ' + ', '.join(others) if others else ', it is empty'}"
-        )
-    return list(cases.values())
+    refuse_missing(path, ending)
+    return list(list_image_cases(path, ending, with_segmentations=True, say_so=not segmentations_expected).values())
 
 
 def _outputs(output: Output, names: list[str], ending: str) -> list[str | None]:
@@ -165,6 +163,7 @@ def _outputs(output: Output, names: list[str], ending: str) -> list[str | None]:
         if len(output) != len(names):
             raise ArgumentError(f"{len(output)} outputs were given for {len(names)} cases; expected one for each")
         targets = [str(Path(target)) for target in output]
+        refuse_endings(targets, ending)
         _require_distinct(targets, "the list of outputs")
         return list(targets)
     path = Path(_as_path(output))
@@ -172,6 +171,7 @@ def _outputs(output: Output, names: list[str], ending: str) -> list[str | None]:
         if len(names) != 1:
             raise ArgumentError(f"The output {path} is a file, but there are {len(names)} cases; give a folder")
         return [str(path)[: -len(ending)]]
+    refuse_other_ending(path, ending)
     _require_distinct(names, str(path))
     return [str(path / name) for name in names]
 
@@ -187,6 +187,7 @@ def _check_channels(files: Mapping[str, Sequence[str]], dataset_json: Mapping[st
     for name, images in files.items():
         if len(images) not in (1, len(channels)):
             raise DatasetError(
-                f"{name}: {len(images)} image files, but the model was trained with {len(channels)} channels "
+                f"{name}: {counted(len(images), 'image file')}, but the model was trained with "
+                f"{counted(len(channels), 'channel')} "
                 f"({', '.join(channels)}): {', '.join(Path(file).name for file in images)}"
             )

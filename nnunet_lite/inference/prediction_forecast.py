@@ -15,6 +15,7 @@ from typing import Any
 
 from nnunet_lite.utilities.durations import duration
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.wording import counted
 
 _MEASURED = 3.0  # seconds of tiles before the first forecast
 _WORTH_SAYING = 20.0  # seconds; of shorter predictions nobody needs a forecast
@@ -111,13 +112,14 @@ class PredictionProgress:
         self._name = ""
         self._through = 0  # cases that the network is done with
         self._told = False  # the first forecast
-        self._bar = _bar(self._forecast.total) if show_bar and sys.stderr.isatty() else None
+        self._bar = _bar(self._forecast.total) if show_bar and _has_room_for_a_bar() else None
 
     def __enter__(self) -> PredictionProgress:
         if self._number is not None:
-            tiles = f", at most {self._forecast.total} tiles" if self._forecast.total else ""
+            total = self._forecast.total
+            tiles = f", at most {counted(total, 'tile')}" if total else ""
             copies = f" ({self._copies} mirrored copies of each)" if self._copies > 1 and tiles else ""
-            logger.info("Predicting %s%s%s", _cases(self._number), tiles, copies)
+            logger.info("Predicting %s%s%s", counted(self._number, "case"), tiles, copies)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -157,10 +159,10 @@ class PredictionProgress:
             self._say(f"{self._so_far()}: {name}{' failed' if failed else ''}")
 
     def finished(self, done: int, place: str | None) -> None:
-        """The last line: how many cases are predicted and where."""
+        """The last line: how many cases are predicted and where, a folder or the only file."""
         where = f": {os.path.abspath(place)}" if place else ""
         before = f" ({self._skipped} were there already)" if self._skipped else ""
-        logger.info("%s predicted in %s%s%s", _cases(done), self._elapsed(), before, where)
+        logger.info("%s predicted in %s%s%s", counted(done, "case"), self._elapsed(), before, where)
 
     def _say(self, what: str) -> None:
         left = self._forecast.remaining()
@@ -169,7 +171,9 @@ class PredictionProgress:
         self._said = self._clock()
 
     def _so_far(self) -> str:
-        return _cases(self._through) if self._number is None else f"{self._through} of {_cases(self._number)}"
+        if self._number is None:
+            return counted(self._through, "case")
+        return f"{self._through} of {counted(self._number, 'case')}"
 
     def _elapsed(self) -> str:
         return precise_duration(self._clock() - self._start)
@@ -188,8 +192,14 @@ def precise_duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if 60 <= whole < 600 else duration(seconds)
 
 
-def _cases(number: int) -> str:
-    return f"{number} case{'' if number == 1 else 's'}"
+def _has_room_for_a_bar() -> bool:
+    """Whether stderr is a terminal; one without a width (docker run -t, CI) gets lines, it would show no bar."""
+    if not sys.stderr.isatty():
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns != 0
+    except (OSError, ValueError):  # a terminal only by its word
+        return True
 
 
 def _bar(total: int) -> Any:

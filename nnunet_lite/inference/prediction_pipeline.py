@@ -27,7 +27,7 @@ from nnunet_lite.inference.case_resources import (
 )
 from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, preprocessed_cases
 from nnunet_lite.inference.export_queue import ExportQueue
-from nnunet_lite.inference.failed_cases import explained, failure_of, stopped_early
+from nnunet_lite.inference.failed_cases import explained, failure_of, note_of, stopped_early, warn_of
 from nnunet_lite.inference.prediction_forecast import PredictionProgress
 from nnunet_lite.inference.reduced_prediction import ReducedPrediction
 from nnunet_lite.plans.plans_manager import PlansManager
@@ -142,17 +142,26 @@ class PredictionPipeline:
         queue: ExportQueue,
         progress: PredictionProgress,
     ) -> list[Any]:
-        folder = None
+        output = None
         wanted = itertools.repeat(Demand()) if demands is None else iter(demands)
+        single = demands is not None and len(demands) == 1  # its error comes at once
         try:
             for name, item in stream:  # no zip or enumerate: they would keep the item
                 self._one(name, item, next(wanted), queue, progress)
+                if not single:
+                    warn_of(queue.new_failures())
                 if not isinstance(item, Exception) and item.get("ofile"):
-                    folder = str(Path(item["ofile"]).parent)
+                    output = str(item["ofile"])
                 del item  # an image less in memory while the next one is waited for
+            outcomes = queue.outcomes()
         except StorageError as error:
             raise stopped_early(error, queue.number_done(), len(demands) if demands else None) from error
-        return self._results(queue.outcomes(), folder, progress)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            failures = queue.failures()
+            if failures:
+                vars(stop).setdefault("__notes__", []).append(note_of(failures))  # add_note of Python 3.11
+            raise
+        return self._results(outcomes, output, progress)
 
     def _one(
         self, name: str, item: Item | Exception, demand: Demand, queue: ExportQueue, progress: PredictionProgress
@@ -176,11 +185,14 @@ class PredictionPipeline:
         else:
             progress.case_ended(name)
 
-    def _results(self, outcomes: Sequence[Outcome], folder: str | None, progress: PredictionProgress) -> list[Any]:
+    def _results(self, outcomes: Sequence[Outcome], output: str | None, progress: PredictionProgress) -> list[Any]:
         failures = [outcome for outcome in outcomes if outcome.error is not None]
-        progress.finished(len(outcomes) - len(failures), folder)
+        place = None if output is None else str(Path(output).parent)
+        if output is not None and len(outcomes) == 1 and not failures:
+            place = f"{output}{self._documents.dataset_json['file_ending']}"
+        progress.finished(len(outcomes) - len(failures), place)
         if failures:
-            raise failure_of(failures, len(outcomes), folder is not None)
+            raise failure_of(failures, len(outcomes), output is not None)
         return [outcome.value for outcome in outcomes]
 
     def _progress(self, sizes: Sequence[CaseSize | None], skipped: int) -> PredictionProgress:

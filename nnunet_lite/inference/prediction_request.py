@@ -79,7 +79,7 @@ def requested_cases(arguments: Mapping[str, Any], documents: ModelDocuments) -> 
         )
     if stage is None and previous is not None:
         logger.warning("This configuration is not the second stage of a cascade: nothing is read from %s", previous)
-    cases = part.of(find_cases(arguments["list_of_lists_or_source_folder"], output, documents.dataset_json))
+    cases = part.of_cases(find_cases(arguments["list_of_lists_or_source_folder"], output, documents.dataset_json))
     if stage is not None and previous is not None:
         cases = [with_previous_stage(case, previous, ending) for case in cases]
     refuse_to_overwrite_input(cases, ending)

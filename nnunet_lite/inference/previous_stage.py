@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.inference.output_names import refuse_other_ending
 from nnunet_lite.inference.prediction_cases import find_cases, output_folder
 from nnunet_lite.models.trained_model import Fold, TrainedModel, model_folder_name, parse_model_folder_name
 from nnunet_lite.utilities.files import PathLike
@@ -46,7 +47,8 @@ def find_previous_stage(
 
 
 def previous_stage_output(output: str, file_ending: str, stage: str) -> Path:
-    """Where its predictions go: a folder in that of the cascade's."""
+    """Where its predictions go: a folder in that of the cascade's. Raises ArgumentError for another image's ending."""
+    refuse_other_ending(output, file_ending)
     return (output_folder(output, file_ending) or Path()) / f"predicted_{stage}"
 
 

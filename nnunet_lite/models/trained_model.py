@@ -11,6 +11,8 @@ from torch import nn
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError
 from nnunet_lite.models.checkpoint import Checkpoint, copy_weights, load_checkpoint, load_weights
+from nnunet_lite.models.model_folders import FINAL as _FINAL
+from nnunet_lite.models.model_folders import meant_checkpoint, meant_folder, meant_folds
 from nnunet_lite.models.trainer_network import network_of_trainer
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.plans.dataset_json import DatasetJson
@@ -21,9 +23,9 @@ from nnunet_lite.utilities.logging import logger
 
 Fold = int | str  # a number or "all"
 
-_FINAL = "checkpoint_final.pth"
 _SEPARATOR = "__"
 _PRETRAINED_PLANS = "ptPlans"  # how the names of plans for nnssl checkpoints begin
+_EXAMPLES = 10  # files named in a message
 _FLAGS = ("-tr", "-p", "-c")  # of the commands that ask for a model by its name's parts
 
 
@@ -117,7 +119,7 @@ def parse_fold(fold: Fold) -> Fold:
     if text == "all":
         return text
     if not text.isdecimal():
-        raise ArgumentError(f"fold {fold!r}: expected a whole number or 'all'")
+        raise ArgumentError(f"fold {fold!r}: expected a whole number or 'all'{meant_folds(text)}")
     return int(text)
 
 
@@ -134,11 +136,17 @@ class TrainedModel:
     def __init__(self, folder: PathLike) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise PathError(f"There is no model folder {self.folder}{_neighbours(self.folder)}")
+            what = f"{self.folder} is a file, no model folder" if self.folder.is_file() else None
+            what = what or f"There is no model folder {self.folder}"
+            raise PathError(f"{what}{meant_folder(self.folder) or _neighbours(self.folder)}")
         missing = [name for name in ("dataset.json", "plans.json") if not (self.folder / name).is_file()]
         if missing:
-            held = ", ".join(sorted(entry.name for entry in self.folder.iterdir())) or "nothing"
-            raise PathError(f"{self.folder} is no model folder: it has no {' and no '.join(missing)}; it holds: {held}")
+            names = sorted(entry.name for entry in self.folder.iterdir())
+            held = ", ".join([*names[:_EXAMPLES], *(["..."] if len(names) > _EXAMPLES else [])]) or "nothing"
+            raise PathError(
+                f"{self.folder} is no model folder: it has no {' and no '.join(missing)}; it holds: {held}"
+                f"{meant_folder(self.folder)}"
+            )
 
     @staticmethod
     def find(dataset_name: str, trainer: str, plans: str, configuration: str) -> TrainedModel:
@@ -147,6 +155,11 @@ class TrainedModel:
         Raises:
             PathError: there is none; lists those of this dataset with the flags that name them.
         """
+        if not Path(nnUNet_results).is_dir():
+            raise PathError(
+                f"nnUNet_results={nnUNet_results}: this folder does not exist; export nnUNet_results with the folder "
+                "that holds your trained models"
+            )
         folder = Path(get_output_folder(dataset_name, trainer, plans, configuration))
         if not folder.is_dir():
             wanted = ModelName(trainer, plans, configuration)
@@ -187,6 +200,7 @@ class TrainedModel:
         if not file.exists():
             usable = " ".join(str(fold) for fold in self.available_folds(checkpoint_name))
             advice = f"; predict with those that are there: -f {usable}" if usable else ""
+            advice += meant_checkpoint([file.parent], checkpoint_name)
             raise CheckpointError(f"There is no checkpoint {file}; {self._inventory()}{advice}")
         return load_checkpoint(file, mapped=True)
 
@@ -199,7 +213,8 @@ class TrainedModel:
         if folds is None:
             folds = self.available_folds(checkpoint_name)
             if not folds:
-                raise CheckpointError(f"{self.folder} has no fold with {checkpoint_name}; {self._inventory()}")
+                advice = meant_checkpoint(map(Path, subdirs(self.folder, prefix="fold_")), checkpoint_name)
+                raise CheckpointError(f"{self.folder} has no fold with {checkpoint_name}; {self._inventory()}{advice}")
         elif isinstance(folds, (int, str)):
             folds = [folds]
         members = [self._member(parse_fold(fold), checkpoint_name) for fold in folds]

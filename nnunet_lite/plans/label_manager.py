@@ -15,6 +15,7 @@ from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.dataset_json import image_channels
 from nnunet_lite.utilities.arrays import slices
+from nnunet_lite.utilities.wording import counted
 
 Array = Any  # a numpy array or a torch tensor; this module needs torch only where it is given one or must return one
 Label = int | tuple[int, ...]
@@ -208,7 +209,7 @@ class LabelManager:
     def _check_heads(self, array: Array) -> None:
         if len(array) != self.num_segmentation_heads:
             raise DatasetError(
-                f"An array of {len(array)} channels was given, but the labels {self.label_dict} need "
+                f"An array of {counted(len(array), 'channel')} was given, but the labels {self.label_dict} need "
                 f"{self.num_segmentation_heads}; do dataset.json and the model belong together?"
             )
 

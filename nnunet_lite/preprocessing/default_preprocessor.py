@@ -32,6 +32,7 @@ from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import format_size, memory_limit
 from nnunet_lite.utilities.parallel import Outcome, Task, collect, run_tasks
 from nnunet_lite.utilities.parts import WHOLE
+from nnunet_lite.utilities.wording import counted
 
 PreprocessedCase = tuple[NDArray[np.float32], NDArray[np.integer[Any]] | None, CaseProperties]
 
@@ -294,7 +295,7 @@ class DefaultPreprocessor:
         schemes = configuration_manager.normalization_schemes
         if len(schemes) != data.shape[0]:
             raise DatasetError(
-                f"the image has {data.shape[0]} channels, the plans know {len(schemes)} "
+                f"the image has {counted(data.shape[0], 'channel')}, the plans know {len(schemes)} "
                 f"({', '.join(schemes)}); add or remove channel files, or plan the dataset again"
             )
         for channel, (name, use_mask) in enumerate(zip(schemes, configuration_manager.use_mask_for_norm, strict=True)):

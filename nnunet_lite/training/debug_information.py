@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nnunet_lite.utilities.files import copy_file, save_json
+from nnunet_lite.utilities.wording import counted
 from nnunet_lite.version import __version__
 
 _DATALOADERS = ("dataloader_train", "dataloader_val")
@@ -54,7 +55,7 @@ def introduction(trainer: Any) -> list[str]:
     """What is trained and where the results go, for the head of the log."""
     precision = str(trainer._autocast_type or torch.float32).removeprefix("torch.")
     what = f"{trainer.plans_manager.dataset_name}, {trainer.configuration_name}, fold {trainer.fold}"
-    how = f"{type(trainer).__name__} with {trainer.plans_manager.plans_name}, {trainer.num_epochs} epochs"
+    how = f"{type(trainer).__name__} with {trainer.plans_manager.plans_name}, {counted(trainer.num_epochs, 'epoch')}"
     where = f"{trainer.device.type} in {precision}, batches of {trainer.batch_size}, seed {trainer.seed}"
     return [f"{what}: {how}, {where}", f"Results: {trainer.output_folder}"]
 

@@ -13,11 +13,18 @@ _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of "16G", "800M", "2.5GiB" or a plain number. Raises ArgumentError for anything else."""
+    """Bytes of "16G", "800M", "2.5GiB" or a plain number.
+
+    Raises:
+        ArgumentError: anything else; less than 1 MiB, which somebody meant otherwise.
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
     if match is None or float(match[1]) <= 0:
         raise ArgumentError(f"{text!r} is no memory size; expected a number with K, M, G or T, for example 16G")
-    return int(float(match[1]) * _UNITS[match[2]])
+    size = int(float(match[1]) * _UNITS[match[2]])
+    if size < 2**20:
+        raise ArgumentError(f"{text!r} is a memory size of {size} bytes, too little; did you mean {match[1]}G?")
+    return size
 
 
 def format_size(number_of_bytes: float) -> str:

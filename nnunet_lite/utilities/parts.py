@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
 from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.wording import counted
 
 T = TypeVar("T")
 
@@ -24,6 +26,14 @@ class Part(NamedTuple):
     def of(self, items: Iterable[T]) -> list[T]:
         """The items that belong to this part; every item belongs to exactly one."""
         return list(items)[self.part_id :: self.num_parts]
+
+    def of_cases(self, cases: Iterable[T]) -> list[T]:
+        """As `of`; says how many of how many cases these are, if there are several parts."""
+        cases = list(cases)
+        own = self.of(cases)
+        if not self.is_whole:
+            logger.info("Part %d of %d: %d of %s", self.part_id, self.num_parts, len(own), counted(len(cases), "case"))
+        return own
 
 
 WHOLE = Part()

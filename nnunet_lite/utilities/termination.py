@@ -7,6 +7,8 @@ import signal
 from collections.abc import Iterator
 from typing import NoReturn
 
+TERMINATED = 128 + signal.SIGTERM  # exit code
+
 
 @contextlib.contextmanager
 def orderly_sigterm() -> Iterator[None]:
@@ -33,4 +35,4 @@ def end_quietly() -> None:
 
 
 def _leave(number: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
+    raise SystemExit(TERMINATED)

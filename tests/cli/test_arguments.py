@@ -81,6 +81,21 @@ def test_what_goes_on_after_ctrl_c(arguments: list[str], message: str, capsys: p
     assert capsys.readouterr().err == message
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143)])
+def test_ctrl_c_and_sigterm_say_the_same(stop: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+    vars(stop)["__notes__"] = ["Stopped; 1 case had failed: a (unreadable)"]
+
+    def entry(argv: Sequence[str] | None) -> int:
+        raise stop
+
+    if isinstance(stop, SystemExit):
+        with pytest.raises(SystemExit):
+            command(entry, "Stopped.")([])
+    else:
+        assert command(entry, "Stopped.")([]) == 130
+    assert capsys.readouterr().err == "Stopped.\nStopped; 1 case had failed: a (unreadable)\n"
+
+
 def _train_parser() -> argparse.ArgumentParser:
     positions = (DATASET_POSITION, CONFIGURATION_POSITION, FOLD_POSITION)
     return make_parser("nnUNetv2_train", "", *positions, PLANS, PRETRAINED_WEIGHTS, DEVICE)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nnunet_lite.exceptions import DatasetError, NumericalError, StorageError, WorkerError
-from nnunet_lite.inference.failed_cases import explained, failure_of, stopped_early
+from nnunet_lite.inference.failed_cases import explained, failure_of, note_of, stopped_early, warn_of
 from nnunet_lite.utilities.parallel import Outcome
 
 
@@ -69,6 +69,14 @@ def test_one_failure_of_many_is_one_line() -> None:
 def test_a_single_case_is_its_own_error() -> None:
     error = DatasetError("a: unreadable")
     assert failure_of([Outcome("a", None, error)], 1, True) is error
+
+
+def test_failures_are_said_in_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
+    failures = [Outcome("b", None, DatasetError("b: no\nimage")), Outcome("a", None, KeyError("x"))]
+    warn_of(failures)
+    assert caplog.messages == ["b failed: no image", "a failed: KeyError: 'x'"]
+    assert note_of(failures) == "Stopped; 2 cases had failed: b (no image); a (KeyError: 'x')"
+    assert note_of(failures[:1]) == "Stopped; 1 case had failed: b (no image)"
 
 
 def test_a_full_disk() -> None:

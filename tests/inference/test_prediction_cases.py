@@ -158,6 +158,18 @@ def test_parts_take_outputs_and_previous_stage_along(tmp_path):
             requested_cases({**arguments, "part_id": part_id}, documents)
 
 
+def test_a_list_of_outputs_has_no_endings(folder):
+    file = str(folder / "a_0000.nii.gz")
+    with pytest.raises(ArgumentError, match=r"o/a\.nii\.gz: .* without file ending, as o/a"):
+        find_cases([[file]], ["o/a.nii.gz"], ONE)
+
+
+def test_a_folder_of_hidden_files_has_no_images(tmp_path):
+    (tmp_path / ".a_0000.nii.gz").touch()
+    with pytest.raises(DatasetError, match="has no images CASE_0000"):
+        find_cases(tmp_path, None, ONE)
+
+
 def test_a_list_entry_may_be_a_path(folder):
     files = [folder / "a_0000.nii.gz", [folder / "b_0000.nii.gz"]]
     assert [case.image for case in find_cases(files, None, ONE)] == [[str(files[0])], [str(files[1][0])]]

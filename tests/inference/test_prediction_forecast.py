@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -155,3 +156,11 @@ def test_a_terminal_gets_one_bar_over_everything(
     assert len(said) == 1
     with PredictionProgress([4, 4], False, clock=clock) as progress:
         assert progress._bar is None
+
+
+@pytest.mark.parametrize(("columns", "bar"), [(0, False), (80, True)])
+def test_a_terminal_without_a_width_gets_lines(monkeypatch: pytest.MonkeyPatch, columns: int, bar: bool) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((columns, 0)))
+    with PredictionProgress([4, 4], True) as progress:
+        assert (progress._bar is not None) == bar

@@ -20,7 +20,7 @@ import pytest
 import torch
 from helpers.dying_export import die_once_then_export
 
-from nnunet_lite.exceptions import OutOfMemory, StorageError, WorkerError, nnUNetError
+from nnunet_lite.exceptions import DatasetError, OutOfMemory, StorageError, WorkerError, nnUNetError
 from nnunet_lite.inference import case_resources, data_iterators, export_queue, prediction_pipeline
 from nnunet_lite.inference.case_resources import Demand
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
@@ -367,3 +367,17 @@ def test_a_stopped_command_ends_all_its_processes(
     monkeypatch.setenv("TROUBLE", "")
     predictor_of(troubled).predict_from_files(images, out, False, False, 0, 0)
     assert len(list(out.glob("*.nii.gz"))) == 3
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_failures_are_said_at_once_and_when_somebody_stops(
+    model: Path, caplog: pytest.LogCaptureFixture, stop: type[BaseException]
+) -> None:
+    def stream() -> Any:
+        yield "a", DatasetError("a: unreadable")
+        assert caplog.messages[-1] == "a failed: unreadable"
+        raise stop
+
+    with pytest.raises(stop) as stopped:
+        predictor_of(model)._pipeline(False, 0, 0).run_stream(stream())
+    assert vars(stopped.value)["__notes__"] == ["Stopped; 1 case had failed: a (unreadable)"]

@@ -70,7 +70,9 @@ def test_the_lines_it_shows_are_those_of_the_code(place: Path, capfd: pytest.Cap
         (place / "imagesTs" / f"case_{number}_0000.nii.gz").write_bytes(b"no image")
     arguments = ["-d", "4", "-c", "3d_fullres", "-f", "0", "-i", "imagesTs", "-o", "out", "-device", "cpu"]
     assert run("nnUNetv2_predict", *arguments) == 2
-    first, *cases, last = capfd.readouterr().err.splitlines()
+    *at_once, first, case_1, case_2, last = capfd.readouterr().err.splitlines()
+    cases = [case_1, case_2]
+    assert [line.partition(" failed: ")[0] for line in at_once] == ["Warning: case_1", "Warning: case_2"]
     assert first == "Error: 2 of 3 cases failed:" and [case.split(": ")[0] for case in cases] == [
         "  case_1",
         "  case_2",

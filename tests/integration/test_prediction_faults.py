@@ -114,7 +114,9 @@ def test_a_bad_image_is_named_and_the_others_are_predicted(place: Path, capfd: A
     assert predict(place) == 2
     error = capfd.readouterr().err
     named = [line for line in error.splitlines() if str(bad(place)) in line and not line.startswith("** ERROR")]
-    assert len(named) == 1 and words in named[0] and "Traceback" not in error, error
+    at_once, at_the_end = named
+    assert at_once.startswith("Warning: x failed: ") and at_the_end.startswith("Error: 1 of 2 cases failed: x: "), error
+    assert words in at_once and words in at_the_end and "Traceback" not in error, error
     assert {file.name for file in (place / "out").iterdir()} == {"good.nii.gz", *DOCUMENTS}
 
 
@@ -186,7 +188,7 @@ def test_channels_that_do_not_lie_on_one_grid(
         write(place / "images" / f"{name}_0001.nii.gz", *((voxels, spacing) if name == "x" else ()))
     assert predict(place) == 2
     error = capfd.readouterr().err
-    assert error.count("x_0001.nii.gz") == 1 and words in error and "Traceback" not in error, error
+    assert error.count("x_0001.nii.gz") == 2 and words in error and "Traceback" not in error, error
     assert {file.name for file in (place / "out").iterdir()} == {"good.nii.gz", *DOCUMENTS}
 
 
@@ -204,7 +206,66 @@ def test_images_of_another_ending_are_said(place: Path, capfd: Any) -> None:
     assert {file.name for file in (place / "out").iterdir()} == {"good.nii.gz", *DOCUMENTS}
 
 
+def test_the_only_case_is_not_said_to_have_failed_twice(place: Path, capfd: Any) -> None:
+    cut(place)
+    assert predict(place, "-i", bad(place), "-o", place / "out" / "x.nii.gz") == 2
+    error = capfd.readouterr().err
+    assert len(error.splitlines()) == 1 and "truncated or damaged" in error, error
+
+
+def test_a_single_file_is_named_at_the_end(place: Path, capfd: Any) -> None:
+    assert predict(place, "-i", place / "images" / "good_0000.nii.gz", "-o", place / "m1.nii.gz") == 0
+    assert f"s: {place / 'm1.nii.gz'}\n" in capfd.readouterr().out
+
+
 # input and output
+
+
+def test_an_image_that_is_not_there(place: Path, capfd: Any) -> None:
+    line = refusal(place, capfd, "-i", place / "images" / "god_0000.nii.gz")
+    assert f"The image {place / 'images' / 'god_0000.nii.gz'} does not exist" in line
+    assert line.endswith(f"{place / 'images'} has good_0000.nii.gz")
+    assert "no folder" in refusal(place, capfd, "-i", place / "nowhere" / "x_0000.nii.gz")
+
+
+def test_images_of_another_ending_are_one_error(place: Path, capfd: Any) -> None:
+    (place / "images" / "good_0000.nii.gz").rename(place / "images" / "good_0000.nrrd")
+    line = refusal(place, capfd)
+    assert "this model reads .nii.gz; convert those that it holds: good_0000.nrrd" in line
+
+
+def test_the_folder_of_a_dataset(place: Path, capfd: Any) -> None:
+    (place / "images").rename(place / "imagesTr")
+    (place / "images").mkdir()
+    (place / "imagesTr").rename(place / "images" / "imagesTr")
+    (place / "images" / "dataset.json").write_text("{}")
+    assert refusal(place, capfd).endswith("; it holds dataset.json; its folder imagesTr has images")
+
+
+def test_an_output_of_another_ending(place: Path, capfd: Any) -> None:
+    line = refusal(place, capfd, "-i", place / "images" / "good_0000.nii.gz", "-o", place / "m1.nii")
+    assert f"-o {place / 'm1.nii'}: this model writes .nii.gz; name the file {place / 'm1'}.nii.gz" in line
+    (place / "m1.nii").mkdir()
+    assert predict(place, "-o", place / "m1.nii") == 0, "a folder that exists may have any name"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("-f", "0,1"), "separated by blanks: -f 0 1"),
+        (("-f", "fold_0"), "separated by blanks: -f 0 1"),
+        (("--max-ram", 16), "did you mean 16G?"),
+        (("-chk", "checkpoint_final"), "did you mean -chk checkpoint_final.pth?"),
+    ],
+)
+def test_flags_that_mean_something_else(place: Path, capfd: Any, flags: tuple[object, ...], words: str) -> None:
+    assert words in refusal(place, capfd, *flags)
+
+
+@pytest.mark.parametrize("flag", ["-npp", "-nps"])
+def test_negative_numbers_of_processes(place: Path, capfd: Any, flag: str) -> None:
+    assert predict(place, flag, -1) == 2
+    assert f"argument {flag}: '-1' is no whole number" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("slash", ["", "/", "/."])

@@ -11,7 +11,8 @@ from nnunet_lite.utilities.memory import available_memory, format_size, memory_l
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("16G", 16 * 2**30), ("800m", 800 * 2**20), ("1.5GiB", 3 * 2**29), ("12", 12), ("2 KB", 2048)]
+    ("text", "size"),
+    [("16G", 16 * 2**30), ("800m", 800 * 2**20), ("1.5GiB", 3 * 2**29), ("1048576", 2**20), ("2048 KB", 2**21)],
 )
 def test_sizes_as_people_write_them(text: str, size: int) -> None:
     assert parse_size(text) == size
@@ -20,6 +21,12 @@ def test_sizes_as_people_write_them(text: str, size: int) -> None:
 @pytest.mark.parametrize("text", ["", "lots", "-3G", "0", "3X"])
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ArgumentError, match="memory size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(("text", "meant"), [("16", "16G"), ("2.5", "2.5G"), ("512K", "512G")])
+def test_next_to_no_memory_is_meant_otherwise(text: str, meant: str) -> None:
+    with pytest.raises(ArgumentError, match=f"did you mean {meant}"):
         parse_size(text)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from nnunet_lite.exceptions import ArgumentError
@@ -19,6 +21,13 @@ def test_every_item_belongs_to_exactly_one_part(num_parts: int) -> None:
 def test_the_whole() -> None:
     assert check_part(1, 0) == WHOLE and WHOLE.is_whole and not Part(0, 2).is_whole
     assert WHOLE.of({"a": 1, "b": 2}) == ["a", "b"]
+
+
+def test_the_cases_of_a_part_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "nnunet_lite"):
+        assert Part(0, 2).of_cases("abc") == ["a", "c"]
+        assert WHOLE.of_cases("abc") == ["a", "b", "c"]
+    assert caplog.messages == ["Part 0 of 2: 2 of 3 cases"]
 
 
 @pytest.mark.parametrize(("num_parts", "part_id"), [(2, -1), (2, 2), (0, 0), (-1, 0)])
