@@ -17,7 +17,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "utilities.dataset_name_id_conversion": ("plans.raw_dataset",),
     "utilities.utils": ("plans.raw_dataset", "inference.upstream_helpers"),
     "utilities.get_network_from_plans": ("models.network",),
-    "utilities.file_path_utilities": ("models.trained_model", "plans.raw_dataset"),
+    "utilities.file_path_utilities": ("models.model_names", "plans.raw_dataset"),
     "utilities.json_export": ("utilities.files", "inference.upstream_helpers"),
     "utilities.find_class_by_name": ("inference.upstream_helpers",),
     "utilities.helpers": ("training.upstream_helpers", "training.loss.dice", "utilities.device"),

@@ -74,6 +74,8 @@ LIGHT = {  # module: what importing it must not bring in
     "nnunet_lite.cli.arguments": ("numpy", "torch", "SimpleITK"),
     "nnunet_lite.plans.plans_manager": ("torch", "SimpleITK", "nibabel", "skimage", "matplotlib"),
     "nnunet_lite.plans.raw_dataset": ("torch", "SimpleITK", "nibabel", "skimage", "matplotlib"),
+    "nnunet_lite.models.model_names": ("torch", "SimpleITK", "nibabel", "skimage", "matplotlib"),
+    "nnunet_lite.model_selection.find_best_configuration": ("torch", "skimage", "matplotlib"),
     "nnunet_lite.imageio.reader_writer_registry": ("torch", "SimpleITK", "nibabel", "skimage", "matplotlib"),
     "nnunet_lite.imageio.simpleitk_reader_writer": ("torch", "nibabel", "skimage"),
     "nnunet_lite.experiment_planning.fingerprint_extractor": ("torch", "skimage", "matplotlib"),

@@ -30,10 +30,10 @@ def accumulate_crossval_results_entry(argv: Sequence[str] | None = None) -> None
     )
     args = parser.parse_args(argv)
     from nnunet_lite.evaluation.summary import load_summary_json
-    from nnunet_lite.model_selection.accumulate_cv_results import accumulate_cv_results, merged_folder, model_folder
-    from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
+    from nnunet_lite.model_selection.accumulate_cv_results import accumulate_cv_results, merged_folder
+    from nnunet_lite.models.model_names import get_output_folder
 
-    model = model_folder(maybe_convert_to_dataset_name(args.dataset_name_or_id), args.tr, args.p, args.c)
+    model = Path(get_output_folder(args.dataset_name_or_id, args.tr, args.p, args.c))
     output = merged_folder(model, args.f) if args.o is None else Path(args.o)
     if args.o is not None and output.is_dir() and any(output.iterdir()):
         raise ArgumentError(f"-o {output} is not empty; name a new folder, or leave -o out")

@@ -18,7 +18,7 @@ from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folde
 from nnunet_lite.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
-from nnunet_lite.models.trained_model import get_output_folder
+from nnunet_lite.models.model_names import get_output_folder
 from nnunet_lite.training.run_training import run_training
 from nnunet_lite.utilities.files import subfiles
 from nnunet_lite.utilities.wording import counted

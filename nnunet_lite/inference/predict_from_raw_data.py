@@ -28,7 +28,8 @@ from nnunet_lite.inference.reduced_prediction import CaseInBands, ReducedPredict
 from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 from nnunet_lite.models.checkpoint import load_weights
 from nnunet_lite.models.model_documents import require_predictable
-from nnunet_lite.models.trained_model import Fold, TrainedModel
+from nnunet_lite.models.model_names import Fold
+from nnunet_lite.models.trained_model import TrainedModel
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager

@@ -9,7 +9,8 @@ from typing import Any
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.inference.output_names import refuse_other_ending
 from nnunet_lite.inference.prediction_cases import find_cases, output_folder
-from nnunet_lite.models.trained_model import Fold, TrainedModel, model_folder_name, parse_model_folder_name
+from nnunet_lite.models.model_names import Fold, model_folder_name, parse_model_folder_name
+from nnunet_lite.models.trained_model import TrainedModel
 from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.parts import Part
 

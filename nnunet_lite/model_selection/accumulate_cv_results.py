@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunet_lite.exceptions import DatasetError, PathError
-from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunet_lite.models.model_names import Fold, folds_tuple_to_string, parse_model_folder_name
+from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.training.overrides import trainer_and_flags
 from nnunet_lite.utilities.files import PathLike, copy_file, load_json, subfiles
 
 DOCUMENTS = ("dataset.json", "plans.json")
-Fold = int | str  # a number or "all"
 
 
 class FoldPredictions(NamedTuple):
@@ -67,27 +67,35 @@ def accumulate_cv_results(
                 copied += copy_file(fold.folder / name, merged / name)
     if not copied and (merged / "summary.json").is_file():
         return
+    evaluate_crossvalidation(merged, references, plans_manager, dataset_json, num_processes)
+
+
+def evaluate_crossvalidation(
+    folder: Path,
+    references: Path,
+    plans_manager: PlansManager,
+    dataset_json: Mapping[str, Any],
+    num_processes: int | None,
+    cases: Sequence[str] | None = None,
+) -> None:
+    """Write summary.json of a folder of predictions by the labels or regions of a model; of some cases, or of all."""
     labels = plans_manager.get_label_manager(dataset_json)
     compute_metrics_on_folder(
         references,
-        merged,
-        merged / "summary.json",
+        folder,
+        folder / "summary.json",
         plans_manager.image_reader_writer_class(),
         dataset_json["file_ending"],
         labels.foreground_regions if labels.has_regions else labels.foreground_labels,
         labels.ignore_label,
         num_processes,
+        cases=cases,
     )
-
-
-def model_folder(dataset_name: str, trainer: str, plans: str, configuration: str) -> Path:
-    """Where a model lies below nnUNet_results."""
-    return Path(os.fspath(nnUNet_results), dataset_name, f"{trainer}__{plans}__{configuration}")
 
 
 def merged_folder(model: Path, folds: Sequence[Fold]) -> Path:
     """Where the cross-validation of a model is put together, unless somebody names another place."""
-    return model / f"crossval_results_folds_{'_'.join(map(str, folds))}"
+    return model / f"crossval_results_folds_{folds_tuple_to_string(folds)}"
 
 
 def require_model(folder: Path) -> None:
@@ -134,12 +142,11 @@ def command_for_missing_validation(model: Path, fold: Fold, probabilities: bool 
 
 def train_command(model: Path, fold: Fold) -> str:
     """nnUNetv2_train as it makes a model folder."""
-    parts = model.name.split("__")
-    trainer, plans, configuration = parts if len(parts) == 3 else ("TRAINER", "PLANS", "CONFIGURATION")
-    trainer, own_flags = trainer_and_flags(trainer)
-    given = (("-tr", trainer, "nnUNetTrainer"), ("-p", plans, "nnUNetPlans"))
+    name = parse_model_folder_name(model.name)
+    trainer, own_flags = trainer_and_flags(name.trainer)
+    given = (("-tr", trainer, "nnUNetTrainer"), ("-p", name.plans, "nnUNetPlans"))
     flags = [f"{flag} {value}" for flag, value, default in given if value != default]
-    return " ".join(["nnUNetv2_train", model.parent.name, configuration, str(fold), *flags, *own_flags])
+    return " ".join(["nnUNetv2_train", model.parent.name, name.configuration, str(fold), *flags, *own_flags])
 
 
 def _require_each_case_once(predictions: Sequence[FoldPredictions]) -> None:

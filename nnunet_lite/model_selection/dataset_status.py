@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnunet_lite.exceptions import nnUNetError
-from nnunet_lite.model_selection.accumulate_cv_results import Fold, train_command
+from nnunet_lite.exceptions import ArgumentError, nnUNetError
+from nnunet_lite.model_selection.accumulate_cv_results import train_command
+from nnunet_lite.models.model_names import Fold, parse_model_folder_name
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunet_lite.plans.plans_manager import PlansManager, available_plans, load_plans
 from nnunet_lite.plans.raw_dataset import dataset_name_to_id, list_image_cases
@@ -138,9 +139,17 @@ def _number_of_folds(preprocessed: Path | None) -> int:
 def _models(results: Path, number_of_folds: int) -> Iterator[ModelStatus]:
     for name in subdirs(results, join=False):
         folder = results / name
-        if name.count("__") >= 2 and (folder / "plans.json").is_file():
+        if _is_model(folder):
             folds = [_fold(folder / fold) for fold in subdirs(folder, "fold_", join=False)]
             yield ModelStatus(folder, sorted(folds, key=lambda status: str(status.fold)), number_of_folds)
+
+
+def _is_model(folder: Path) -> bool:
+    try:
+        parse_model_folder_name(folder.name)
+    except ArgumentError:
+        return False
+    return (folder / "plans.json").is_file()
 
 
 def _fold(folder: Path) -> FoldStatus:
@@ -220,7 +229,8 @@ def _next_command(status: DatasetStatus) -> str:
         return f"nnUNetv2_train {number} {best.configuration} 0 --npz{plans}"
     if status.chosen:
         return f"nnUNetv2_predict, as inference_instructions.txt of {status.name} in nnUNet_results says"
-    names = sorted({model.folder.name.rpartition("__")[2] for model in status.models if model.is_complete})
+    complete = [parse_model_folder_name(model.folder.name) for model in status.models if model.is_complete]
+    names = sorted({name.configuration for name in complete})
     if names:
         return f"nnUNetv2_find_best_configuration {number} -c {' '.join(names)}"
     return f"nnUNetv2_predict -d {number} -i INPUT_FOLDER -o OUTPUT_FOLDER -c CONFIGURATION -f all"

@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_lite.ensembling.ensemble import ensemble_crossvalidations
-from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunet_lite.evaluation.summary import load_summary_json
 from nnunet_lite.exceptions import DatasetError, PathError
 from nnunet_lite.model_selection.accumulate_cv_results import (
-    Fold,
     accumulate_cv_results,
     command_for_missing_validation,
+    evaluate_crossvalidation,
     merged_folder,
-    model_folder,
     reference_folder,
     require_model,
     validation_cases,
 )
 from nnunet_lite.model_selection.inference_instructions import write_inference_information
+from nnunet_lite.models.model_names import Fold, folds_tuple_to_string, get_output_folder
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_results
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
@@ -159,7 +158,7 @@ def _candidates(dataset_name: str, models: Sequence[Mapping[str, str]]) -> list[
         if model["configuration"] not in known:
             logger.info("%s has no configuration %s: it is left out", plans, model["configuration"])
             continue
-        folder = model_folder(dataset_name, model["trainer"], model["plans"], model["configuration"])
+        folder = Path(get_output_folder(dataset_name, model["trainer"], model["plans"], model["configuration"]))
         try:
             require_model(folder)
         except PathError as error:
@@ -220,24 +219,14 @@ def _pair(
     num_processes: int | None,
     overwrite: bool,
 ) -> Entry:
-    name = "___".join(("ensemble", first.identifier, second.identifier, "_".join(map(str, folds))))
+    name = "___".join(("ensemble", first.identifier, second.identifier, folds_tuple_to_string(folds)))
     folder = first.folder.parent / "ensembles" / name
     if overwrite and folder.is_dir():  # it may hold the cases of another split
         shutil.rmtree(folder)
     ensemble_crossvalidations([first.folder, second.folder], folder, folds, num_processes, overwrite)
     plans_manager, dataset_json = PlansManager(load_json(folder / "plans.json")), load_json(folder / "dataset.json")
-    labels = plans_manager.get_label_manager(dataset_json)
-    compute_metrics_on_folder(
-        references,
-        folder,
-        folder / "summary.json",
-        plans_manager.image_reader_writer_class(),
-        dataset_json["file_ending"],
-        labels.foreground_regions if labels.has_regions else labels.foreground_labels,
-        labels.ignore_label,
-        num_processes,
-        cases=validation_cases(first.folder, folds, dataset_json["file_ending"]),
-    )
+    cases = validation_cases(first.folder, folds, dataset_json["file_ending"])
+    evaluate_crossvalidation(folder, references, plans_manager, dataset_json, num_processes, cases)
     return _entry(name, (first, second), folder)
 
 

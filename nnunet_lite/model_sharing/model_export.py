@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import ArgumentError, PathError
 from nnunet_lite.model_sharing.archive_check import MANIFEST
+from nnunet_lite.models.model_names import Fold, folds_tuple_to_string, model_folder_name
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.utilities.files import PathLike, atomic_path
@@ -23,7 +24,6 @@ _CHUNK = 2**20
 _POSTPROCESSING = ("summary.json", "postprocessing.pkl", "postprocessing.json")
 _INFERENCE_KEYS = ("network_weights", "trainer_name", "init_args", "inference_allowed_mirroring_axes")
 _OF_DATASET = ("inference_information.json", "inference_instructions.txt")
-Fold = int | str  # a number or "all"
 
 
 class _Entry(NamedTuple):
@@ -63,7 +63,7 @@ def export_pretrained_model(
     """
     dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
     root = Path(os.fspath(nnUNet_results))
-    models = [root / dataset / f"{trainer}__{plans_identifier}__{name}" for name in configurations]
+    models = [root / dataset / model_folder_name(trainer, plans_identifier, name) for name in configurations]
     present = [model for model in models if model.is_dir()]
     if strict and len(present) < len(models):
         absent = ", ".join(str(model) for model in models if model not in present)
@@ -103,7 +103,7 @@ def _of_model(
         yield _Entry(folder / "validation" / "summary.json", strict)
         if predictions:
             yield from _plain_files(folder / "validation")
-    merged = model / f"crossval_results_folds_{'_'.join(map(str, folds))}"
+    merged = model / f"crossval_results_folds_{folds_tuple_to_string(folds)}"
     yield from _plain_files(merged) if predictions else [_Entry(merged / name, False) for name in _POSTPROCESSING]
     yield _Entry(model / "plans.json", True)
     yield _Entry(model / "dataset_fingerprint.json", strict)
@@ -115,7 +115,7 @@ def _of_ensembles(dataset: Path, models: Sequence[str], folds: Sequence[Fold], p
     folder = dataset / "ensembles"
     for ensemble in sorted(folder.iterdir()) if folder.is_dir() else ():
         _, *members, their_folds = ensemble.name.split("___")
-        if their_folds != "_".join(map(str, folds)) or not set(members) <= set(models):
+        if their_folds != folds_tuple_to_string(folds) or not set(members) <= set(models):
             continue
         yield from (
             _plain_files(ensemble) if predictions else [_Entry(ensemble / name, False) for name in _POSTPROCESSING]

@@ -1,8 +1,8 @@
-"""A folder of trained models, `Dataset/Trainer__Plans__Configuration`: names and paths, folds, weights, network."""
+"""A folder of trained models, `Dataset/Trainer__Plans__Configuration`: folds, weights, network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,29 +12,17 @@ from torch import nn
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError
 from nnunet_lite.models.checkpoint import Checkpoint, copy_weights, load_checkpoint, load_weights
 from nnunet_lite.models.model_folders import FINAL as _FINAL
-from nnunet_lite.models.model_folders import meant_checkpoint, meant_folder, meant_folds
+from nnunet_lite.models.model_folders import meant_checkpoint, meant_folder
+from nnunet_lite.models.model_names import Fold, ModelName, get_output_folder, parse_fold, parse_model_folder_name
 from nnunet_lite.models.trainer_network import network_of_trainer
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.plans_manager import PlansManager
-from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.utilities.files import PathLike, subdirs
 from nnunet_lite.utilities.logging import logger
 
-Fold = int | str  # a number or "all"
-
-_SEPARATOR = "__"
-_PRETRAINED_PLANS = "ptPlans"  # how the names of plans for nnssl checkpoints begin
 _EXAMPLES = 10  # files named in a message
 _FLAGS = ("-tr", "-p", "-c")  # of the commands that ask for a model by its name's parts
-
-
-class ModelName(NamedTuple):
-    """What the name of a model folder says."""
-
-    trainer: str
-    plans: str
-    configuration: str
 
 
 class Member(NamedTuple):
@@ -45,82 +33,6 @@ class Member(NamedTuple):
     configuration: str
     mirroring_axes: tuple[int, ...] | None
     weights: Mapping[str, Any]
-
-
-def model_folder_name(trainer: str, plans: str, configuration: str) -> str:
-    """Trainer__Plans__Configuration."""
-    return _SEPARATOR.join((trainer, plans, configuration))
-
-
-def parse_model_folder_name(name: str) -> ModelName:
-    """The inverse of `model_folder_name`.
-
-    Plans may hold the separator, too, as those for nnssl checkpoints do; before those, which begin with ptPlans, the
-    trainer may (PretrainedTrainer_adam__nomirroring).
-
-    Raises:
-        ArgumentError: any other name.
-    """
-    end = name.find(_SEPARATOR + _PRETRAINED_PLANS)
-    trainer, _, rest = name.partition(_SEPARATOR) if end < 0 else (name[:end], "", name[end + len(_SEPARATOR) :])
-    plans, _, configuration = rest.rpartition(_SEPARATOR)
-    if not (trainer and plans and configuration):
-        raise ArgumentError(f"{name!r} is no model folder; expected Trainer__Plans__Configuration")
-    return ModelName(trainer, plans, configuration)
-
-
-def convert_trainer_plans_config_to_identifier(trainer_name: str, plans_identifier: str, configuration: str) -> str:
-    """Upstream's name of `model_folder_name`."""
-    return model_folder_name(trainer_name, plans_identifier, configuration)
-
-
-def convert_identifier_to_trainer_plans_config(identifier: str) -> ModelName:
-    """Upstream's name of `parse_model_folder_name`."""
-    return parse_model_folder_name(Path(identifier).name)
-
-
-def get_output_folder(
-    dataset_name_or_id: str | int,
-    trainer_name: str = "nnUNetTrainer",
-    plans_identifier: str = "nnUNetPlans",
-    configuration: str = "3d_fullres",
-    fold: Fold | None = None,
-) -> str:
-    """Where a model (or one of its folds) of a dataset lies below nnUNet_results. Raises DatasetError, unknown id."""
-    dataset = str(dataset_name_or_id)
-    if not dataset.startswith("Dataset"):
-        dataset = maybe_convert_to_dataset_name(dataset)
-    folder = nnUNet_results / dataset / model_folder_name(trainer_name, plans_identifier, configuration)
-    return str(folder if fold is None else folder / f"fold_{fold}")
-
-
-def parse_dataset_trainer_plans_configuration_from_path(path: PathLike) -> tuple[str, str, str, str]:
-    """(dataset, trainer, plans, configuration) from any path inside a model folder. Raises ArgumentError."""
-    parts = Path(path).parts
-    for dataset, name in zip(parts[:-1], parts[1:], strict=True):
-        if dataset.startswith("Dataset") and name.count(_SEPARATOR) >= 2:
-            return (dataset, *parse_model_folder_name(name))
-    raise ArgumentError(f"{path} lies in no model folder DatasetXXX_Name/Trainer__Plans__Configuration")
-
-
-def folds_tuple_to_string(folds: Iterable[Fold]) -> str:
-    """(0, 1, 2) -> "0_1_2"."""
-    return "_".join(str(fold) for fold in folds)
-
-
-def folds_string_to_tuple(folds: str) -> tuple[Fold, ...]:
-    """ "0_1_2" -> (0, 1, 2)."""
-    return tuple(parse_fold(fold) for fold in folds.split("_"))
-
-
-def parse_fold(fold: Fold) -> Fold:
-    """A fold number or `all`. Raises ArgumentError."""
-    text = str(fold)
-    if text == "all":
-        return text
-    if not text.isdecimal():
-        raise ArgumentError(f"fold {fold!r}: expected a whole number or 'all'{meant_folds(text)}")
-    return int(text)
 
 
 class TrainedModel:
@@ -318,5 +230,5 @@ def _neighbours(folder: Path) -> str:
     parent = folder.parent
     if not parent.is_dir():
         return f": there is no {parent} either"
-    names = [name for name in subdirs(parent, join=False) if _SEPARATOR in name]
+    names = [name for name in subdirs(parent, join=False) if "__" in name]
     return f"; {parent} has: {', '.join(names) or 'no models'}"

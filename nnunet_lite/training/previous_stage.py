@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
-from nnunet_lite.models.trained_model import get_output_folder, model_folder_name, parse_model_folder_name
+from nnunet_lite.models.model_names import get_output_folder, model_folder_name, parse_model_folder_name
 from nnunet_lite.preprocessing.preprocessed_dataset import nnUNetDatasetBlosc2
 from nnunet_lite.training import fold_folder, splits
 from nnunet_lite.training.trainer_names import split_folder_part

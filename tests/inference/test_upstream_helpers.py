@@ -18,7 +18,7 @@ from nnunet_lite.inference.upstream_helpers import (
     recursive_find_python_class,
     recursive_fix_for_json_export,
 )
-from nnunet_lite.models.trained_model import get_output_folder
+from nnunet_lite.models.model_names import get_output_folder
 from nnunet_lite.plans.label_manager import LabelManager
 
 

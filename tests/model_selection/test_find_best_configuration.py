@@ -13,7 +13,7 @@ from helpers.crossvalidations import LABELS, NAME, documents, make_model, make_r
 
 from nnunet_lite.evaluation.summary import load_summary_json
 from nnunet_lite.exceptions import DatasetError, PathError
-from nnunet_lite.model_selection.accumulate_cv_results import accumulate_cv_results
+from nnunet_lite.model_selection.accumulate_cv_results import accumulate_cv_results, train_command
 from nnunet_lite.model_selection.find_best_configuration import Candidate, find_best_configuration
 
 FULLRES, LOWRES = "nnUNetTrainer__nnUNetPlans__3d_fullres", "nnUNetTrainer__nnUNetPlans__3d_lowres"
@@ -179,3 +179,11 @@ def test_accumulating(nnunet_folders: Folders, tmp_path: Path) -> None:
     ):
         accumulate_cv_results(model, merged, (0, 1), 0)
     assert len(list(merged.glob("*.nii.gz"))) == 3
+
+
+def test_the_command_of_a_folder() -> None:
+    plans = "ptPlans__mae____Spacing__1.00___Norm__Z"
+    folder = Path("results", NAME, f"PretrainedTrainer_adam__warm_e5_s1__{plans}__3d_fullres")
+    assert train_command(folder, "all") == (
+        f"nnUNetv2_train {NAME} 3d_fullres all -tr PretrainedTrainer_adam__warm -p {plans} --epochs 5 --seed 1"
+    )

@@ -16,7 +16,7 @@ from torch import nn
 
 from nnunet_lite.exceptions import StorageError, nnUNetError
 from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint, unwrap
-from nnunet_lite.models.trained_model import get_output_folder
+from nnunet_lite.models.model_names import get_output_folder
 from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import determine_num_input_channels

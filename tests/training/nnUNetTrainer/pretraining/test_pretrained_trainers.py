@@ -14,8 +14,8 @@ from helpers.datasets import make_dataset
 
 from nnunet_lite.extensions import find_class, known_names
 from nnunet_lite.models.checkpoint import load_checkpoint
+from nnunet_lite.models.model_names import parse_model_folder_name
 from nnunet_lite.models.network import build_network
-from nnunet_lite.models.trained_model import parse_model_folder_name
 from nnunet_lite.plans.plans_manager import load_plans
 from nnunet_lite.training.nnUNetTrainer.pretraining.pretrained_trainers import PretrainedTrainer
 
