@@ -59,6 +59,31 @@ def remove_all_but_largest_component_from_segmentation(
     return result
 
 
+def groups_without_common_labels(entries: Sequence[Any]) -> list[list[Any]]:
+    """Labels or regions in order, cut where one shares a label with another of its group.
+
+    What is removed of one becomes background, so it matters to no other of its group: all are done at once.
+    """
+    groups: list[list[Any]] = []
+    labels: set[int] = set()
+    for entry in entries:
+        own = set(members_of(entry))
+        if not groups or labels & own or 0 in labels | own:
+            groups.append([])
+            labels = set()
+        groups[-1].append(entry)
+        labels |= own
+    return groups
+
+
+def without_small_components(segmentation: NDArray[Any], entries: Sequence[Any]) -> NDArray[Any]:
+    """A copy of a label map in which each entry in turn keeps its largest component; the rest becomes background."""
+    result = np.array(segmentation)
+    for group in groups_without_common_labels(entries):
+        result.reshape(-1)[small_components(result, [members_of(entry) for entry in group]).voxels] = 0
+    return result
+
+
 def small_components(segmentation: NDArray[Any], masks: Sequence[Iterable[int]]) -> SmallComponents:
     """Voxels to remove so that each mask keeps its largest connected component.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nnunet_lite.evaluation.metrics import JointHistogram, LabelOrRegion, class_metrics, joint_histogram, read_pair
 from nnunet_lite.evaluation.summary import summarize
-from nnunet_lite.postprocessing.connected_components import members_of, small_components
+from nnunet_lite.postprocessing.connected_components import members_of, small_components, without_small_components
 
 
 class CaseCounts(NamedTuple):
@@ -51,9 +51,7 @@ def count_case(
         DatasetError: the files differ in shape, or cannot be read.
     """
     pair = read_pair(reference_file, prediction_file, image_reader_writer)
-    reference, prediction = pair.reference[0], np.array(pair.prediction[0])
-    for entry in accepted:
-        prediction.reshape(-1)[small_components(prediction, [members_of(entry)]).voxels] = 0
+    reference, prediction = pair.reference[0], without_small_components(pair.prediction[0], accepted)
     histogram = _present(joint_histogram(reference, prediction))
     found = small_components(prediction, [members_of(entry) for entry in candidates])
     rows, columns = len(histogram.reference_values), len(histogram.prediction_values)
@@ -71,20 +69,6 @@ def _present(histogram: JointHistogram) -> JointHistogram:
     return JointHistogram(
         histogram.reference_values[rows], histogram.prediction_values[columns], histogram.counts[rows][:, columns]
     )
-
-
-def groups_without_common_labels(entries: Sequence[LabelOrRegion]) -> list[list[LabelOrRegion]]:
-    """The entries in order, cut where one shares a label with another of its group."""
-    groups: list[list[LabelOrRegion]] = []
-    labels: set[int] = set()
-    for entry in entries:
-        own = set(members_of(entry))
-        if not groups or labels & own:
-            groups.append([])
-            labels = set()
-        groups[-1].append(entry)
-        labels |= own
-    return groups
 
 
 def metrics_of_cases(

@@ -21,11 +21,14 @@ from nnunet_lite.evaluation.metrics import LabelOrRegion
 from nnunet_lite.evaluation.summary import label_or_region_to_key, load_summary_json, save_summary_json
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.plans.plans_manager import PlansManager
-from nnunet_lite.postprocessing.connected_components import remove_all_but_largest_component_from_segmentation
+from nnunet_lite.postprocessing.connected_components import (
+    groups_without_common_labels,
+    remove_all_but_largest_component_from_segmentation,
+    without_small_components,
+)
 from nnunet_lite.postprocessing.decision import (
     CaseCounts,
     count_case,
-    groups_without_common_labels,
     improves_class,
     improves_foreground,
     metrics_of_cases,
@@ -267,6 +270,9 @@ def apply_postprocessing(
     segmentation: NDArray[Any], pp_fns: Sequence[Callable[..., Any]], pp_fn_kwargs: Sequence[Mapping[str, Any]]
 ) -> NDArray[Any]:
     """A label map (two or three axes) after all steps in order."""
+    known = all(function is remove_all_but_largest_component_from_segmentation for function in pp_fns)
+    if known and all(set(arguments) == {"labels_or_regions"} for arguments in pp_fn_kwargs):
+        return without_small_components(segmentation, [arguments["labels_or_regions"] for arguments in pp_fn_kwargs])
     for function, arguments in zip(pp_fns, pp_fn_kwargs, strict=True):
         segmentation = function(segmentation, **arguments)
     return segmentation

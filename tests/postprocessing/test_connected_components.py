@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nnunet_lite.exceptions import ArgumentError
-from nnunet_lite.postprocessing.connected_components import members_of, small_components
+from nnunet_lite.postprocessing.connected_components import (
+    groups_without_common_labels,
+    members_of,
+    remove_all_but_largest_component_from_segmentation,
+    small_components,
+    without_small_components,
+)
 
 
 def by_definition(segmentation: NDArray[Any], labels: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -66,3 +72,15 @@ def test_members() -> None:
     for wrong in ("1", 1.5, True, None):
         with pytest.raises(ArgumentError, match="expected labels, regions or a list"):
             members_of([wrong])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_many_at_once_are_one_after_another(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    segmentation = rng.integers(1, 7, (6, 9, 10)) * (rng.random((6, 9, 10)) < 0.4)
+    entries: list[Any] = [[1, 2, 3, 4, 5, 6], 1, 2, (3, 4), 5, (2, 3), 6, 4]
+    expected = segmentation
+    for entry in entries:
+        expected = remove_all_but_largest_component_from_segmentation(expected, entry)
+    np.testing.assert_array_equal(without_small_components(segmentation, entries), expected)
+    assert groups_without_common_labels(entries) == [[entries[0]], [1, 2, (3, 4), 5], [(2, 3), 6, 4]]
