@@ -53,6 +53,18 @@ MOVED: dict[str, tuple[str, ...]] = {
     "experiment_planning.plans_for_pretraining.move_plans_between_datasets": (
         "experiment_planning.move_plans_between_datasets",
     ),
+    "preprocessing.normalization.map_channel_name_to_normalization": (
+        "experiment_planning.default_experiment_planner",
+    ),
+    "evaluation.find_best_configuration": (
+        "model_selection.find_best_configuration",
+        "model_selection.accumulate_cv_results",
+        "models.model_names",
+    ),
+    "evaluation.accumulate_cv_results": ("model_selection.accumulate_cv_results",),
+    "run.run_training": ("training.run_training",),
+    "run.load_pretrained_weights": ("training.load_pretrained_weights",),
+    "utilities.ddp_allgather": ("training.loss.dice",),
     "experiment_planning.dataset_fingerprint.fingerprint_extractor": ("experiment_planning.fingerprint_extractor",),
     **{
         f"training.nnUNetTrainer.variants.{old}": (f"training.nnUNetTrainer.variants.{new}",)
