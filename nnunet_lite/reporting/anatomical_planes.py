@@ -7,6 +7,7 @@ ones, superior on top.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -79,8 +80,9 @@ def oriented(array: NDArray[Any], orientation: Orientation) -> NDArray[Any]:
 
 
 def oriented_spacing(spacing: Sequence[float], orientation: Orientation) -> tuple[float, float, float]:
-    """Spacing of the oriented array."""
-    first, second, third = (float(spacing[axis]) for axis in orientation.axes)
+    """Spacing of the oriented array; what is no length counts as 1."""
+    lengths = [float(spacing[axis]) for axis in orientation.axes]
+    first, second, third = (length if 0 < length < math.inf else 1.0 for length in lengths)
     return first, second, third
 
 

@@ -10,7 +10,7 @@ from nnunet_lite.reporting.markup import Markup, element, number
 
 SERIES_COLOURS = 8  # classes s0 to s7 of the style sheet; they repeat
 _MOST_POINTS = 300  # of a curve; longer ones are averaged
-_WIDTH, _HEIGHT = 520, 250
+_WIDTH, _HEIGHT = 420, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 12, 40  # margins of a chart
 _BINS = 16
 
@@ -81,7 +81,10 @@ def line_chart(
         )
         for curve in drawn
     ]
-    axes = _axes(x, y, ticks(*x_axis), ticks(*y_axis), x_label, y_label)
+    x_ticks = ticks(*x_axis)
+    if all(place == round(place) for curve in curves for place in curve.x):
+        x_ticks = [tick for tick in x_ticks if tick == round(tick)]
+    axes = _axes(x, y, x_ticks, ticks(*y_axis), x_label, y_label)
     return _chart(title, axes, *lines)
 
 
@@ -196,9 +199,9 @@ def range_chart(ranges: Sequence[Range], title: str, x_label: str, span: tuple[f
 
 
 def legend(names: Sequence[str], styles: Sequence[tuple[str, str]] = ()) -> Markup:
-    """Names of series in the order of their colours, and what line styles mean."""
+    """Names of series in the order of their colours, and line styles with what they mean."""
     entries = [element("li", _sample(f"curve s{index % SERIES_COLOURS}"), name) for index, name in enumerate(names)] + [
-        element("li", _sample(f"curve plain {style}"), meaning) for meaning, style in styles
+        element("li", _sample(f"curve plain {style}"), meaning) for style, meaning in styles
     ]
     return element("ul", *entries, class_="legend")
 
@@ -240,7 +243,7 @@ def _axes(
 
 def _grid(place: float, top: float, bottom: float, label: str, label_y: float) -> Markup:
     line = element("path", d=f"M{place:.1f} {top}V{bottom}", class_="grid")
-    return element("g", line, element("text", label, x=f"{place:.1f}", y=label_y, text_anchor="middle"))
+    return element("g", line, element("text", label, x=f"{place:.1f}", y=f"{label_y:.0f}", text_anchor="middle"))
 
 
 def _chart(title: str, *content: Markup, height: float = _HEIGHT) -> Markup:

@@ -8,11 +8,12 @@ from typing import NamedTuple
 from nnunet_lite.evaluation.metrics import LabelOrRegion
 from nnunet_lite.reporting.case_pictures import Panel
 from nnunet_lite.reporting.case_results import CaseResult
-from nnunet_lite.reporting.markup import Markup, element, joined, score
+from nnunet_lite.reporting.markup import Markup, element, score
 from nnunet_lite.reporting.outlines import outline_colour
 
 _EDGES = ("left", "right", "top", "bottom")
-_SIDE = 100.0  # of a picture's longer side, in units of its own
+_WIDTH, _HEIGHT = 1080.0, 330.0  # pixels that the planes of a case may take together
+_HEIGHT_ALONE = 460.0  # of a single plane
 
 
 class DrawnCase(NamedTuple):
@@ -79,6 +80,7 @@ def _case(
     title = element("h4", case.name, element("span", f" mean Dice {score(case.mean)}{fold}", class_="note"))
     if drawn.fault:
         return element("article", title, element("p", f"Not drawn: {drawn.fault}", class_="note"), id=f"case-{number}")
+    pixels = _pixels_per_millimetre(drawn.panels)
     indices = sorted({outline.number for panel in drawn.panels for outline in panel.outlines})
     entries = [
         element(
@@ -95,7 +97,7 @@ def _case(
     return element(
         "article",
         title,
-        element("div", *[_panel(panel, case.name, names, classes) for panel in drawn.panels], class_="planes"),
+        element("div", *[_panel(panel, case.name, pixels, names, classes) for panel in drawn.panels], class_="planes"),
         element("ul", *entries, class_="legend") if entries else None,
         element("p", note, class_="note") if note else None,
         id=f"case-{number}",
@@ -107,12 +109,23 @@ def _swatch(index: int) -> Markup:
     return element("svg", dot, viewBox="0 0 12 12", width="12", height="12", aria_hidden="true")
 
 
-def _panel(panel: Panel, case: str, names: Mapping[LabelOrRegion, str], classes: Sequence[LabelOrRegion]) -> Markup:
+def _pixels_per_millimetre(panels: Sequence[Panel]) -> float:
+    """One scale for all planes of a case."""
+    widths = [panel.voxels[1] * panel.spacing[1] for panel in panels]
+    heights = [panel.voxels[0] * panel.spacing[0] for panel in panels]
+    return min(_WIDTH / sum(widths), (_HEIGHT if len(panels) > 1 else _HEIGHT_ALONE) / max(heights))
+
+
+def _panel(
+    panel: Panel,
+    case: str,
+    pixels: float,
+    names: Mapping[LabelOrRegion, str],
+    classes: Sequence[LabelOrRegion],
+) -> Markup:
     rows, columns = panel.voxels
-    height, width = rows * panel.spacing[0], columns * panel.spacing[1]
-    unit = _SIDE / max(height, width)
-    down, across = panel.spacing[0] * unit, panel.spacing[1] * unit
-    size = {"width": f"{width * unit:.3f}", "height": f"{height * unit:.3f}"}
+    down, across = panel.spacing[0] * pixels, panel.spacing[1] * pixels
+    size = {"width": f"{columns * across:.2f}", "height": f"{rows * down:.2f}"}
     drawing: list[Markup] = [element("rect", **size, fill="#000")]
     if panel.image:
         drawing.append(
@@ -136,16 +149,11 @@ def _panel(panel: Panel, case: str, names: Mapping[LabelOrRegion, str], classes:
     drawing.append(element("g", *lines, transform=f"scale({across:.6g} {down:.6g})", class_="outlines"))
     where = f"{panel.plane}, slice {panel.slice_number} of {panel.slices}" if panel.slices > 1 else panel.plane
     words = f"{case}, {where}: outlines of reference and prediction"
-    picture = element("svg", *drawing, viewBox=f"0 0 {size['width']} {size['height']}", role="img", aria_label=words)
+    box = f"0 0 {size['width']} {size['height']}"
+    picture = element("svg", *drawing, viewBox=box, **size, role="img", aria_label=words)
     letters = [
         element("span", letter, class_=f"edge {edge}", aria_hidden="true")
         for letter, edge in zip(panel.letters, _EDGES, strict=True)
         if letter
     ]
-    shape = "tall" if height > 1.15 * width else "wide" if width > 1.15 * height else "square"
-    return element("figure", element("div", picture, *letters, class_=f"plane {shape}"), element("figcaption", where))
-
-
-def note_without_pictures(text: str) -> Markup:
-    """In the place of the gallery."""
-    return joined(element("p", text, class_="note"))
+    return element("figure", element("div", picture, *letters, class_="plane"), element("figcaption", where))

@@ -54,10 +54,10 @@ def _by(values: Any) -> str:
 
 
 def _run_lengths(values: Any) -> str:
-    """2, 2, 2, 1 as 3 x 2, 1."""
+    """2, 2, 2, 1 as "3 times 2, 1"."""
     entries = [_by(value) if isinstance(value, (list, tuple)) else str(value) for value in values]
     runs = [(entry, len(list(same))) for entry, same in groupby(entries)]
-    return ", ".join(entry if count == 1 else f"{count} of {entry}" for entry, count in runs)
+    return ", ".join(entry if count == 1 else f"{count} times {entry}" for entry, count in runs)
 
 
 def _architecture(key: str) -> Callable[[ConfigurationManager], Any]:

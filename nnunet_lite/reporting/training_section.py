@@ -32,7 +32,10 @@ def training_section(name: str, folds: Sequence[FoldStatus], curves: Mapping[Fol
         charts = element("p", "No log, metrics or checkpoint says how the training went.", class_="note")
     else:
         charts = joined(
-            legend([f"fold {fold}" for fold, _ in known], (("", "training, or each epoch"), ("dashed", "validation"))),
+            legend(
+                [f"fold {fold}" for fold, _ in known],
+                (("dashed", "loss of validation"), ("faint", "Dice of each epoch")),
+            ),
             element("div", _losses(known), _dice(known), class_="charts"),
         )
     return joined(table(header, rows, f"Folds: {name}"), charts)
