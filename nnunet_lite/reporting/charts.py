@@ -104,8 +104,8 @@ def _without_outliers(values: list[float]) -> list[float]:
     if len(values) < 20:
         return values
     ordered = sorted(values)
-    low, high = ordered[len(ordered) // 100], ordered[-1 - len(ordered) // 100]
-    reach = 0.5 * (high - low)
+    low, high = ordered[len(ordered) // 20], ordered[-1 - len(ordered) // 20]
+    reach = 1.5 * (high - low)
     return [value for value in values if low - reach <= value <= high + reach]
 
 

@@ -98,8 +98,8 @@ def _from_checkpoint(folder: Path) -> Curves | None:
         return None
     if not isinstance(logging, dict):
         return None
-    columns = {key: [_number(value) for value in logging.get(key, [])] for key in _KEYS if key != "seconds"}
-    stamps = [logging.get(f"epoch_{name}_timestamps", []) for name in ("start", "end")]
+    columns = {key: [_number(value) for value in _list(logging, key)] for key in _KEYS if key != "seconds"}
+    stamps = [_list(logging, f"epoch_{name}_timestamps") for name in ("start", "end")]
     columns["seconds"] = [_number(end) - _number(start) for start, end in zip(*stamps, strict=False)]
     length = len(columns["train_losses"])
     rows = {
@@ -107,6 +107,11 @@ def _from_checkpoint(folder: Path) -> Curves | None:
         for epoch in range(length)
     }
     return _curves(rows, file.name)
+
+
+def _list(logging: dict[str, Any], key: str) -> list[Any]:
+    values = logging.get(key)
+    return list(values) if isinstance(values, (list, tuple)) else []
 
 
 def _curves(rows: dict[int, dict[str, float]], source: str) -> Curves | None:
