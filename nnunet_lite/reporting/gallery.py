@@ -73,8 +73,9 @@ def make_gallery(gallery: Gallery, model: Path) -> Markup:
         (_title("median", len(median), "slices with most foreground"), drawn[len(worst) :]),
     ]
     note = None
-    if all(isinstance(task, str) or task.image is None for task in tasks):
-        note = element("p", "The images are not in nnUNet_raw: outlines alone are drawn.", class_="note")
+    if any(not isinstance(task, str) and task.image is None for task in tasks):
+        words = "Images that are not in nnUNet_raw cannot be shown: of these cases the outlines alone are drawn."
+        note = element("p", words, class_="note")
     heading = element("p", f"Of {gallery.results.name}, before postprocessing, by the mean Dice of a case's classes.")
     return joined(heading, note, gallery_section(groups, gallery.results.classes, gallery.names))
 

@@ -43,7 +43,9 @@ def task(tmp_path: Path) -> PictureTask:
     prediction[7, 12:, :] = 0
     prediction[8, 10, 20] = 2
     image = np.random.default_rng(0).normal(0, 50, SHAPE).astype(np.float32)
-    files = [write(tmp_path / f"{name}.nii.gz", v) for name, v in zip("irp", (image, reference, prediction), strict=True)]
+    files = [
+        write(tmp_path / f"{name}.nii.gz", v) for name, v in zip("irp", (image, reference, prediction), strict=True)
+    ]
     return PictureTask(SimpleITKIO, files[0], 0, files[1], files[2], (1, 2), None, True)
 
 
@@ -87,7 +89,10 @@ def test_without_image(task: PictureTask, tmp_path: Path) -> None:
 
 def test_constant_and_broken_intensities(task: PictureTask, tmp_path: Path) -> None:
     values = np.full(SHAPE, np.nan, np.float32)
-    assert picture(draw_case(task._replace(image=write(tmp_path / "nan.nii.gz", values)))[0].image).getextrema() == (0, 0)
+    assert picture(draw_case(task._replace(image=write(tmp_path / "nan.nii.gz", values)))[0].image).getextrema() == (
+        0,
+        0,
+    )
 
 
 def test_large_planes_are_made_smaller(tmp_path: Path) -> None:

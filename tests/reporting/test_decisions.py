@@ -17,7 +17,11 @@ NAMES: dict[Any, str] = {0: "background", 1: "one", 2: "<two>", (1, 2): "both"}
 
 def information(**changes: Any) -> dict[str, Any]:
     best = {"selected_model_or_models": [ONE], "result_on_crossval_pre_pp": 0.5, "result_on_crossval_post_pp": 0.6}
-    return {"best_model_or_ensemble": {**best, **changes}, "folds": [0, 1], "all_results": {"a<b>": 0.4, "c": float("nan")}}
+    return {
+        "best_model_or_ensemble": {**best, **changes},
+        "folds": [0, 1],
+        "all_results": {"a<b>": 0.4, "c": float("nan")},
+    }
 
 
 def write(results: Path, content: Any) -> None:
@@ -36,7 +40,7 @@ def test_a_single_model(tmp_path: Path) -> None:
     assert decisions is not None and decisions.folder == folder and decisions.folds == (0, 1)
     html = decisions_section(decisions, NAMES)
     assert "A single model was chosen" in html and "0.5000 before, 0.6000 after" in html
-    assert html.index("a&lt;b&gt;") < html.index("<th scope=\"row\">c</th><td>–</td>")
+    assert html.index("a&lt;b&gt;") < html.index('<th scope="row">c</th><td>–</td>')
     assert "nnUNetv2_predict &lt;x&gt;" in html
     for words in ("component of both.", "component of &lt;two&gt;.", "<ol>"):
         assert words in html

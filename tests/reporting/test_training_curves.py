@@ -23,7 +23,9 @@ def log(folder: Path, name: str, epochs: range, dice: str, day: int = 1) -> None
 
 
 def test_metrics(tmp_path: Path) -> None:
-    rows = [{"epoch": e, "train_losses": -e, "val_losses": 1, "mean_fg_dice": math.nan, "seconds": 2} for e in (0, 1, 2)]
+    rows = [
+        {"epoch": e, "train_losses": -e, "val_losses": 1, "mean_fg_dice": math.nan, "seconds": 2} for e in (0, 1, 2)
+    ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "metrics.jsonl").write_text(text + '{"epoch": 3, "train_lo\n[]\n{"epoch": null}\n{"epoch": 1e999}\n')
     curves = read_curves(tmp_path)
