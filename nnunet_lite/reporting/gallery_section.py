@@ -9,8 +9,9 @@ from nnunet_lite.evaluation.metrics import LabelOrRegion
 from nnunet_lite.reporting.case_pictures import Panel
 from nnunet_lite.reporting.case_results import CaseResult
 from nnunet_lite.reporting.markup import Markup, element, score
-from nnunet_lite.reporting.outlines import outline_colour
+from nnunet_lite.reporting.outlines import colours_of_class
 
+_KINDS = ("reference", "prediction")
 _EDGES = ("left", "right", "top", "bottom")
 _WIDTH, _HEIGHT = 1080.0, 330.0  # pixels that the planes of a case may take together
 _HEIGHT_ALONE = 460.0  # of a single plane
@@ -85,7 +86,7 @@ def _case(
     entries = [
         element(
             "li",
-            _swatch(index),
+            _swatch(index, len(classes)),
             f"{names.get(classes[index], classes[index])} {score(case.dice.get(classes[index]))}",
         )
         for index in indices
@@ -104,9 +105,17 @@ def _case(
     )
 
 
-def _swatch(index: int) -> Markup:
-    dot = element("rect", width="12", height="12", rx="2", fill=outline_colour(index))
-    return element("svg", dot, viewBox="0 0 12 12", width="12", height="12", aria_hidden="true")
+def _swatch(number: int, classes: int) -> Markup:
+    """A solid and a dashed line in the colours of a class."""
+    lines = [
+        element("rect", width="44", height="16", rx="3", fill="#000"),
+        *[
+            element("path", d=f"M4 {y}h36", stroke=colour, class_=kind)
+            for kind, y, colour in zip(_KINDS, (5, 11), colours_of_class(number, classes), strict=True)
+        ],
+    ]
+    drawing = element("g", *lines, class_="outlines")
+    return element("svg", drawing, viewBox="0 0 44 16", width="44", height="16", aria_hidden="true")
 
 
 def _pixels_per_millimetre(panels: Sequence[Panel]) -> float:
@@ -138,14 +147,13 @@ def _panel(
             )
         )
     lines = [element("path", d=panel.ignored, class_="ignored")] if panel.ignored else []
-    for kind in ("reference", "prediction"):
+    for which, kind in enumerate(_KINDS):
         for outline in panel.outlines:
             path = getattr(outline, kind)
             if path:
+                colour = colours_of_class(outline.number, len(classes))[which]
                 words = f"{names.get(classes[outline.number], classes[outline.number])} ({kind})"
-                lines.append(
-                    element("path", element("title", words), d=path, stroke=outline_colour(outline.number), class_=kind)
-                )
+                lines.append(element("path", element("title", words), d=path, stroke=colour, class_=kind))
     drawing.append(element("g", *lines, transform=f"scale({across:.6g} {down:.6g})", class_="outlines"))
     where = f"{panel.plane}, slice {panel.slice_number} of {panel.slices}" if panel.slices > 1 else panel.plane
     words = f"{case}, {where}: outlines of reference and prediction"

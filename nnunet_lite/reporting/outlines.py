@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _GOLDEN_ANGLE = 0.381966  # of a full turn: successive hues never come close to one another
-_COLOURS = ("#ff5a36", "#2fc4ff", "#ffd02e", "#4be07a", "#ff7ad1", "#b08cff", "#ff9d2e", "#7df0e0")  # on dark and gray
+_COLOURS = (  # on dark and gray; those of a line lie far apart
+    *("#ff5a36", "#2fc4ff"),
+    *("#ffd02e", "#b08cff"),
+    *("#4be07a", "#ff7ad1"),
+    *("#ff9d2e", "#7df0e0"),
+)
+PAIRS = len(_COLOURS) // 2  # classes up to which reference and prediction have colours of their own
 
 Step = tuple[int, int]  # along (y, x)
 
@@ -20,6 +26,13 @@ def outline_colour(index: int) -> str:
     turn = index - len(_COLOURS)
     red, green, blue = colorsys.hls_to_rgb(turn * _GOLDEN_ANGLE % 1, (0.7, 0.6, 0.8)[turn % 3], 0.9)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
+def colours_of_class(number: int, classes: int) -> tuple[str, str]:
+    """Colours of the reference and of the prediction of class `number` among so many; the same one if they are many."""
+    if classes <= PAIRS:
+        return outline_colour(2 * number), outline_colour(2 * number + 1)
+    return outline_colour(number), outline_colour(number)
 
 
 def outline_path(mask: NDArray[np.bool_], longest: int = 12_000) -> str:

@@ -83,6 +83,6 @@ def test_the_box_holds_what_is_segmented_and_stays_inside() -> None:
         flat = np.zeros((100, 40), bool)
         flat[rows, 35:40] = True
         first, second = shown_box(flat)
-        assert first.start <= rows.start and first.stop >= rows.stop and 0 <= first.start and first.stop <= 100
+        assert first.start <= rows.start and first.stop >= rows.stop and first.start >= 0 and first.stop <= 100
         assert first.stop - first.start >= 45 and second.stop == 40 and second.stop - second.start == 18
     assert shown_box(np.zeros((8, 9), bool)) == (slice(0, 8), slice(0, 9))

@@ -40,7 +40,8 @@ def test_tables_name_their_headers() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (math.nan, "–"), (1.0, "1"), (0.78125, "0.7812"), (486420.0, "486420"), (1e9, "1e+09"), (1e-7, "1e-07")],
+    [(None, "–"),
+     (math.nan, "–"), (1.0, "1"), (0.78125, "0.7812"), (486420.0, "486420"), (1e9, "1e+09"), (1e-7, "1e-07")],
 )  # fmt: skip
 def test_numbers(value: float | None, text: str) -> None:
     assert number(value) == text

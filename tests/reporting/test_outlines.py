@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnunet_lite.reporting.outlines import outline_colour, outline_path
+from nnunet_lite.reporting.outlines import colours_of_class, outline_colour, outline_path
 
 
 def filled(path: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -67,3 +67,10 @@ def test_colours_differ_and_are_bright() -> None:
     for colour in colours:
         assert re.fullmatch(r"#[0-9a-f]{6}", colour)
         assert max(int(colour[k : k + 2], 16) for k in (1, 3, 5)) > 150
+
+
+@pytest.mark.parametrize("classes", [1, 4, 5, 118])
+def test_reference_and_prediction_of_few_classes_differ_in_colour(classes: int) -> None:
+    pairs = [colours_of_class(number, classes) for number in range(classes)]
+    assert all((reference != prediction) is (classes <= 4) for reference, prediction in pairs)
+    assert len({colour for pair in pairs for colour in pair}) == (2 * classes if classes <= 4 else classes)

@@ -150,7 +150,8 @@ def test_nothing_is_left_of_a_report_that_stops(
 
 @pytest.mark.parametrize(
     ("file", "content"),
-    [("dataset_fingerprint.json", "{}"), ("dataset_fingerprint.json", "[1"), ("nnUNetPlans.json", '{"configurations": 3}'),
+    [("dataset_fingerprint.json", "{}"), ("dataset_fingerprint.json", "[1"),
+     ("nnUNetPlans.json", '{"configurations": 3}'),
      ("nnUNetPlans.json", '{"configurations": {"2d": {"inherits_from": "2d"}}}'), ("dataset.json", "[]"),
      ("dataset.json", '{"labels": 3, "channel_names": 7, "file_ending": 1}'), ("splits_final.json", "x")],
 )  # fmt: skip

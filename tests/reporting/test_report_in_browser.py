@@ -1,4 +1,4 @@
-"""The report in a real browser: no complaint, no request, tables that sort by mouse and keyboard, both colour schemes."""
+"""The report in a real browser: no complaint, no request, tables that sort by mouse and keyboard, dark and light."""
 
 from __future__ import annotations
 

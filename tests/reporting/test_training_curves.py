@@ -56,7 +56,8 @@ def test_a_continued_training_has_several_logs(tmp_path: Path) -> None:
 
 def test_a_checkpoint_where_nothing_else_is_left(tmp_path: Path) -> None:
     logging = {"train_losses": [1.0, 0.5], "val_losses": [1.0], "mean_fg_dice": [0.1, 0.2], "ema_fg_dice": [0.1, 0.11],
-               "lrs": [0.01, 0.009], "epoch_start_timestamps": [0.0, 5.0], "epoch_end_timestamps": [4.0, 9.5]}  # fmt: skip
+               "lrs": [0.01, 0.009],
+               "epoch_start_timestamps": [0.0, 5.0], "epoch_end_timestamps": [4.0, 9.5]}  # fmt: skip
     torch.save({"network_weights": {}, "logging": logging}, tmp_path / "checkpoint_final.pth")
     curves = read_curves(tmp_path)
     assert curves is not None and curves.source == "checkpoint_final.pth" and curves.epochs == [0, 1]
