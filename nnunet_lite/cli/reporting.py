@@ -36,4 +36,4 @@ def report_entry(argv: Sequence[str] | None = None) -> None:
 
     name = maybe_convert_to_dataset_name(args.d)
     choice = Choice(args.tr, args.p, args.c, args.f)
-    print(write_report(name, args.o, choice, num_processes=args.np, channel_idx=args.channel_idx))
+    write_report(name, args.o, choice, num_processes=args.np, channel_idx=args.channel_idx)

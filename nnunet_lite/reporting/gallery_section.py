@@ -13,7 +13,7 @@ from nnunet_lite.reporting.outlines import colours_of_class
 
 _KINDS = ("reference", "prediction")
 _EDGES = ("left", "right", "top", "bottom")
-_WIDTH, _HEIGHT = 1080.0, 330.0  # pixels that the planes of a case may take together
+_WIDTH, _HEIGHT = 1080.0, 400.0  # pixels that the planes of a case may take together
 _HEIGHT_ALONE = 460.0  # of a single plane
 
 

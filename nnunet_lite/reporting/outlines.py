@@ -24,7 +24,7 @@ def outline_colour(index: int) -> str:
     if index < len(_COLOURS):
         return _COLOURS[index]
     turn = index - len(_COLOURS)
-    red, green, blue = colorsys.hls_to_rgb(turn * _GOLDEN_ANGLE % 1, (0.7, 0.6, 0.8)[turn % 3], 0.9)
+    red, green, blue = colorsys.hls_to_rgb(turn * _GOLDEN_ANGLE % 1, (0.72, 0.66, 0.82)[turn % 3], 0.9)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from nnunet_lite.configuration import usable_processes
 from nnunet_lite.exceptions import ArgumentError, DatasetError, PlansError, nnUNetError
 from nnunet_lite.model_selection.dataset_status import DatasetStatus, ModelStatus, dataset_status
 from nnunet_lite.models.model_names import Fold, parse_model_folder_name
@@ -64,7 +65,7 @@ def write_report(
         channel_idx: the channel that is drawn.
 
     Raises:
-        ArgumentError: no model fits the choice.
+        ArgumentError: no model fits the choice, no such channel, or a negative number of processes.
         StorageError: the file cannot be written.
     """
     begin = time.monotonic()
@@ -73,7 +74,9 @@ def write_report(
     require_writable(output)
     status = dataset_status(name)
     models = _chosen_models(status, choice)
-    sections = list(_Report(name, status, models, choice, num_processes, channel_idx).sections())
+    parts = _Report(name, status, models, choice, usable_processes(num_processes), channel_idx)
+    parts.require_channel()
+    sections = list(parts.sections())
     subtitle = f"nnunet_lite {__version__}, {datetime.now():%Y-%m-%d %H:%M}"
     write_text(page(name, subtitle, sections), output)
     logger.info("%s: %s, made in %.1f s", output, format_size(output.stat().st_size), time.monotonic() - begin)
@@ -111,7 +114,7 @@ class _Report:
         status: DatasetStatus,
         models: list[ModelStatus],
         choice: Choice,
-        num_processes: int | None,
+        num_processes: int,
         channel: int,
     ) -> None:
         self._name, self._status, self._models, self._choice = name, status, models, choice
@@ -145,6 +148,15 @@ class _Report:
         decisions = read_decisions(Path(os.fspath(nnUNet_results)) / self._name)
         there = {model.folder.name for model in self._models}
         return decisions if decisions is not None and there >= set(decisions.members) else None
+
+    def require_channel(self) -> None:
+        """Raise ArgumentError for a channel that images do not have."""
+        try:
+            channels = self._document.num_input_channels if self._document is not None else 1
+        except DatasetError:
+            channels = 1
+        if not 0 <= self._channel < max(1, channels):
+            raise ArgumentError(f"channel_idx is {self._channel}, but the dataset has the channels 0 to {channels - 1}")
 
     def sections(self) -> Iterator[Section]:
         """All parts in order."""
