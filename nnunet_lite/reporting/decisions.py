@@ -109,4 +109,6 @@ def _words(step: Any, names: dict[Any, str]) -> str:
     if not isinstance(key, tuple):
         return f"label {key}"
     members = [_words(member, names) for member in key]
-    return f"{', '.join(members)} taken together" if len(members) > 1 else members[0]
+    if len(members) == 1:
+        return members[0]
+    return f"{', '.join(members[:-1])} and {members[-1]} taken together"

@@ -52,7 +52,3 @@ for (const gallery of document.querySelectorAll(".gallery")) {
     if (event.target.name === "outlines") gallery.dataset.outlines = event.target.value;
   });
 }
-
-addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details")) details.open = true;
-});

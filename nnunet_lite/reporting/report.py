@@ -218,10 +218,12 @@ class _Report:
 
     def _training(self) -> Markup:
         parts = []
+        chosen = () if self._decisions is None else self._decisions.members
         for index, model in enumerate(self._models[:_MOST_MODELS]):
+            is_open = model.folder.name in chosen if chosen else index == 0
             curves = {fold.fold: read_curves(model.folder / f"fold_{fold.fold}") for fold in model.folds}
             content = training_section(model.folder.name, model.folds, curves)
-            parts.append(folded(model.folder.name, content, is_open=index == 0 or len(self._models) <= 2))
+            parts.append(folded(model.folder.name, content, is_open=is_open))
         rest = len(self._models) - _MOST_MODELS
         if rest > 0:
             parts.append(
