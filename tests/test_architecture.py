@@ -23,7 +23,7 @@ FLOORS = (  # lowest first; entries of one line may not import one another
     ("experiment_planning", "inference", "evaluation"),
     ("training", "postprocessing", "ensembling"),
     ("model_selection", "model_sharing", "dataset_conversion"),
-    ("demo",),
+    ("demo", "reporting"),
     ("cli",),
     ("",),  # the package itself hands out names from everywhere
 )

@@ -373,7 +373,8 @@ def test_unambiguous_prefixes_are_accepted(command, parser_of):
 
 
 @pytest.mark.parametrize(
-    "command", [*UPSTREAM, "demo:demo_entry", "status:status_entry", "planning:check_dataset_entry"]
+    "command",
+    [*UPSTREAM, "demo:demo_entry", "status:status_entry", "reporting:report_entry", "planning:check_dataset_entry"],
 )
 def test_help_needs_nothing_heavy(command):
     module, name = command.split(":")
@@ -395,4 +396,10 @@ def test_every_script_of_the_project_is_in_the_tables():
         for point in entry_points(group="console_scripts")
         if point.value.startswith("nnunet_lite.")
     }
-    assert ours == {*UPSTREAM, "demo:demo_entry", "status:status_entry", "planning:check_dataset_entry"}
+    assert ours == {
+        *UPSTREAM,
+        "demo:demo_entry",
+        "status:status_entry",
+        "reporting:report_entry",
+        "planning:check_dataset_entry",
+    }

@@ -35,6 +35,7 @@ ENTRIES = {
     "nnUNetv2_install_pretrained_model_from_zip": "model_sharing:install_model_from_zip_entry",
     "nnUNetv2_download_pretrained_model_by_url": "model_sharing:download_model_by_url_entry",
     "nnUNetv2_status": "status:status_entry",
+    "nnUNetv2_report": "reporting:report_entry",
     "nnUNetv2_convert_MSD_dataset": "conversion:convert_msd_dataset_entry",
     "nnUNetv2_convert_old_nnUNet_dataset": "conversion:convert_old_dataset_entry",
     "nnUNetv2_plot_overlay_pngs": "overlays:plot_overlay_pngs_entry",

@@ -1,0 +1,1 @@
+"""A dataset and its models as one page for the browser."""
