@@ -84,11 +84,12 @@ def compute_metrics_on_folder(
     ]
     found = collect(run_tasks(tasks, processes, show_progress=False))
     compared = _without_warnings([found[name] for name, _, _ in pairs])
-    additional = [{**case, "metrics": case.pop(ADDITIONAL)} for case in compared if ADDITIONAL in case]
+    additional = [case.pop(ADDITIONAL, None) for case in compared]
     results = summarize(compared, classes)
     _warn_about_absent_classes(results)
     if request is not None:
-        results[ADDITIONAL] = summarize_additional(additional, classes, request)
+        extended = [{**case, "metrics": values} for case, values in zip(compared, additional, strict=True)]
+        results[ADDITIONAL] = summarize_additional(extended, classes, request)
     if output_file is not None:
         save_summary_json(results, output_file)
         if csv or request is not None:
