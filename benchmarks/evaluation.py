@@ -1,4 +1,4 @@
-"""nnUNetv2_evaluate_folder on 50 cases of Dataset004 and the torso phantom, with the predictions recorded beside upstream.
+"""nnUNetv2_evaluate_folder on 50 cases of Dataset004 and the torso phantom, with predictions recorded from upstream.
 
 Further rows, ours alone: the same with every additional metric (surface distances, volumes, lesions).
 """
