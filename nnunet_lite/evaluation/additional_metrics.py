@@ -53,8 +53,8 @@ def make_request(
         raise ArgumentError(f"--nsd_tolerance {wrong[0]:g}: expected a number of mm above zero")
     if len(given) not in (1, len(classes)):
         raise ArgumentError(
-            f"--nsd_tolerance: {len(given)} numbers for {len(classes)} classes "
-            f"({', '.join(map(str, classes))}); give one for all, or one for each in this order"
+            f"--nsd_tolerance: {len(given)} numbers; expected one for all classes, or one for each of "
+            f"{', '.join(map(str, classes))} in this order"
         )
     if not families:
         return None

@@ -154,7 +154,11 @@ def test_tolerance_for_each_class():
         (["surfaces"], None, "--metrics surfaces: expected one or more of surface, volume, lesion, or all"),
         (["volume"], [1.0], "--nsd_tolerance belongs to the surface metrics"),
         (None, [1.0], "--nsd_tolerance belongs to the surface metrics"),
-        (["all"], [1.0, 2.0], r"2 numbers for 3 classes \(1, 2, \(1, 2\)\)"),
+        (
+            ["all"],
+            [1.0, 2.0],
+            r"2 numbers; expected one for all classes, or one for each of 1, 2, \(1, 2\) in this order",
+        ),
         (["surface"], [0.0], "--nsd_tolerance 0: expected a number of mm above zero"),
         (["surface"], [math.nan], "--nsd_tolerance nan"),
     ],

@@ -136,7 +136,7 @@ def test_spacings_that_differ_stop_everything_and_nothing_is_written(folders, ca
         (["--metrics", "hausdorff"], ["--metrics", "hausdorff", "surface"]),
         (["--metrics"], ["--metrics"]),
         (["--metrics", "surface", "--nsd_tolerance", "0"], ["--nsd_tolerance", "0", "above zero"]),
-        (["--metrics", "surface", "--nsd_tolerance", "1", "2"], ["2 numbers for 1 classes"]),
+        (["--metrics", "surface", "--nsd_tolerance", "1", "2"], ["2 numbers; expected one"]),
         (["--nsd_tolerance", "2"], ["--metrics surface"]),
     ],
 )
