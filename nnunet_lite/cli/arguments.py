@@ -293,6 +293,23 @@ LABELS = Flag("-l", nargs="+", type=int, required=True, help="labels to evaluate
 IGNORE_LABEL = Flag("-il", type=int, default=None, help="ignore label")
 PROCESSES = Flag("-np", type=int, default=num_processes_default, help="processes (default: %(default)s)")
 CHILL = _switch("--chill", help="do not insist that every reference has a prediction")
+ADDITIONAL_METRICS = Flag(
+    "--metrics",
+    nargs="+",
+    default=None,
+    choices=("surface", "volume", "lesion", "all"),
+    help="further metrics: surface (HD95, average surface distance, surface Dice), volume, lesion (lesions found, "
+    "missed and false); they get a key of their own in the output and a table (.csv) beside it",
+)
+NSD_TOLERANCE = Flag(
+    "--nsd_tolerance",
+    nargs="+",
+    type=positive_float,
+    default=None,
+    metavar="MM",
+    help="tolerance of the surface Dice in mm: one number for all classes, or one for each in their order (default: 1)",
+)
+METRICS_TABLE = _switch("--csv", help="also write a table (.csv) beside the output; --metrics does so by itself")
 
 # cross-validation, postprocessing, ensembles
 TRAINERS = Flag("-tr", nargs="+", default=["nnUNetTrainer"], help="trainer classes (default: nnUNetTrainer)")

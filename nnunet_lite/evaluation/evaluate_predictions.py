@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnunet_lite.configuration import usable_processes
+from nnunet_lite.evaluation.additional_metrics import ADDITIONAL, Request, make_request, summarize_additional
 from nnunet_lite.evaluation.metrics import LabelOrRegion, compute_metrics
+from nnunet_lite.evaluation.metrics_table import save_metrics_table, table_path
 from nnunet_lite.evaluation.summary import plain_label_or_region, save_summary_json, summarize
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
@@ -38,6 +40,11 @@ def compute_metrics_on_folder(
     num_processes: int | None = None,
     chill: bool = True,
     cases: Sequence[str] | None = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    nsd_tolerance: Sequence[float] | None = None,
+    csv: bool = False,
+    names: Mapping[LabelOrRegion, str] | None = None,
 ) -> dict[str, Any]:
     """Evaluate every segmentation of one folder against the file of the same name in another.
 
@@ -51,9 +58,13 @@ def compute_metrics_on_folder(
         num_processes: background processes, 0 for none (default: nnUNet_def_n_proc or 8, never more than cores).
         chill: False insists that every reference has a prediction.
         cases: names without ending; other predictions in the folder are passed over (default: all count).
+        metrics: further ones, any of surface, volume and lesion, or all.
+        nsd_tolerance: of the surface Dice, in mm; one for all classes or one for each (default: 1).
+        csv: write a table beside `output_file`; so do `metrics`.
+        names: of the classes, for the table.
 
     Returns:
-        metric_per_case (list), mean (class -> metric), foreground_mean (metric).
+        metric_per_case (list), mean (class -> metric), foreground_mean (metric); with `metrics` additional_metrics.
 
     Raises:
         DatasetError: no predictions, predictions or references missing, shapes differ, files unreadable.
@@ -65,22 +76,37 @@ def compute_metrics_on_folder(
     classes = [plain_label_or_region(entry) for entry in regions_or_labels]
     if not classes:
         raise ArgumentError("No labels or regions to evaluate; name at least one")
+    request = make_request(metrics, nsd_tolerance, classes)
     processes = usable_processes(num_processes)
     tasks = [
-        Task(
-            name,
-            compute_metrics,
-            (reference, prediction, image_reader_writer, classes, ignore_label),
-            memory=_BYTES_PER_VOXEL * int(np.prod(image_reader_writer.read_header(reference).shape)),
-        )
+        _comparison(name, (reference, prediction, image_reader_writer, classes, ignore_label), request)
         for name, reference, prediction in pairs
     ]
     found = collect(run_tasks(tasks, processes, show_progress=False))
-    results = summarize(_without_warnings([found[name] for name, _, _ in pairs]), classes)
+    compared = _without_warnings([found[name] for name, _, _ in pairs])
+    additional = [case.pop(ADDITIONAL, None) for case in compared]
+    results = summarize(compared, classes)
     _warn_about_absent_classes(results)
+    if request is not None:
+        extended = [{**case, "metrics": values} for case, values in zip(compared, additional, strict=True)]
+        results[ADDITIONAL] = summarize_additional(extended, classes, request)
     if output_file is not None:
         save_summary_json(results, output_file)
+        if csv or request is not None:
+            save_metrics_table(results, table_path(output_file), file_ending, names)
     return results
+
+
+def _comparison(name: str, arguments: tuple[Any, ...], request: Request | None) -> Task:
+    """The task that compares one pair of files; `arguments` are those of `compute_metrics`."""
+    reference, _, reader, *_ = arguments
+    voxels = int(np.prod(reader.read_header(reference).shape))
+    if request is None:
+        return Task(name, compute_metrics, arguments, memory=_BYTES_PER_VOXEL * voxels)
+    # imports half of scipy and scikit-image, which an evaluation without further metrics does without
+    from nnunet_lite.evaluation.additional_metrics_of_case import BYTES_PER_VOXEL, compute_all_metrics
+
+    return Task(name, compute_all_metrics, (*arguments, request), memory=(_BYTES_PER_VOXEL + BYTES_PER_VOXEL) * voxels)
 
 
 def compute_metrics_on_folder2(
@@ -91,6 +117,10 @@ def compute_metrics_on_folder2(
     output_file: PathLike | None = None,
     num_processes: int | None = None,
     chill: bool = False,
+    *,
+    metrics: Sequence[str] | None = None,
+    nsd_tolerance: Sequence[float] | None = None,
+    csv: bool = False,
 ) -> dict[str, Any]:
     """`compute_metrics_on_folder` with the classes, ignore label and reader of a dataset.
 
@@ -113,6 +143,10 @@ def compute_metrics_on_folder2(
         label_manager.ignore_label,
         num_processes,
         chill,
+        metrics=metrics,
+        nsd_tolerance=nsd_tolerance,
+        csv=csv,
+        names={plain_label_or_region(entry): name for name, entry in dataset_json["labels"].items()},
     )
 
 
@@ -124,6 +158,10 @@ def compute_metrics_on_folder_simple(
     num_processes: int | None = None,
     ignore_label: int | None = None,
     chill: bool = False,
+    *,
+    metrics: Sequence[str] | None = None,
+    nsd_tolerance: Sequence[float] | None = None,
+    csv: bool = False,
 ) -> dict[str, Any]:
     """`compute_metrics_on_folder` without a dataset: the classes are given, the reader follows from the files.
 
@@ -151,6 +189,9 @@ def compute_metrics_on_folder_simple(
         ignore_label,
         num_processes,
         chill,
+        metrics=metrics,
+        nsd_tolerance=nsd_tolerance,
+        csv=csv,
     )
 
 

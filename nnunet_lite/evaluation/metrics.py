@@ -140,19 +140,28 @@ def compute_metrics(
     Raises:
         DatasetError: the two differ in shape, or a file cannot be read.
     """
-    reference, reference_properties, prediction, prediction_properties = read_pair(
-        reference_file, prediction_file, image_reader_writer
-    )
-    histogram = joint_histogram(reference, prediction)
+    pair = read_pair(reference_file, prediction_file, image_reader_writer)
+    return compute_metrics_of_pair(reference_file, prediction_file, pair, labels_or_regions, ignore_label)
+
+
+def compute_metrics_of_pair(
+    reference_file: str,
+    prediction_file: str,
+    pair: Pair,
+    labels_or_regions: Sequence[LabelOrRegion],
+    ignore_label: int | None = None,
+) -> dict[str, Any]:
+    """`compute_metrics` of what was read already."""
+    histogram = joint_histogram(pair.reference, pair.prediction)
     return {
         "reference_file": reference_file,
         "prediction_file": prediction_file,
         "metrics": {entry: class_metrics(histogram, entry, ignore_label) for entry in labels_or_regions},
-        "geometry_warning": _geometry_difference(reference_properties, prediction_properties),
+        "geometry_warning": geometry_difference(pair.reference_properties, pair.prediction_properties),
     }
 
 
-def _geometry_difference(reference: Any, prediction: Any) -> str | None:
+def geometry_difference(reference: Any, prediction: Any) -> str | None:
     """What differs between the places of two images in the world, in a few words; None if nothing does."""
     expected, given = reference.get("spacing"), prediction.get("spacing")
     if expected is not None and given is not None and not np.allclose(expected, given, rtol=1e-3):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from nnunet_lite.evaluation.additional_metrics import ADDITIONAL
 from nnunet_lite.evaluation.metrics import LabelOrRegion
 from nnunet_lite.utilities.files import PathLike, load_json, save_json
+
+_KEYED_BY_CLASS = ("mean", "number_of_cases", "nsd_tolerance_mm", "lesions_of_all_cases")
+_KEYED_BY_METRIC = ("foreground_mean", "number_of_classes")
 
 
 def label_or_region_to_key(label_or_region: LabelOrRegion) -> str:
@@ -62,30 +66,28 @@ def _mean_of_numbers(values: Sequence[float]) -> float:
 
 def save_summary_json(results: dict[str, Any], output_file: PathLike) -> None:
     """Write results as summary.json (sorted keys, indent 4, NaN as a bare token)."""
-    save_json(
-        {
-            "foreground_mean": results["foreground_mean"],
-            "mean": _with_text_keys(results["mean"]),
-            "metric_per_case": [
-                {**case, "metrics": _with_text_keys(case["metrics"])} for case in results["metric_per_case"]
-            ],
-        },
-        output_file,
-    )
+    written = _with_keys(results, label_or_region_to_key)
+    if ADDITIONAL in results:
+        written[ADDITIONAL] = _with_keys(results[ADDITIONAL], label_or_region_to_key)
+    save_json(written, output_file)
 
 
 def load_summary_json(filename: PathLike) -> dict[str, Any]:
     """Read a summary.json, class keys turned back into labels and regions."""
-    results: dict[str, Any] = load_json(filename)
-    results["mean"] = _with_classes(results["mean"])
-    for case in results["metric_per_case"]:
-        case["metrics"] = _with_classes(case["metrics"])
+    loaded: dict[str, Any] = load_json(filename)
+    results = {**loaded, **_with_keys(loaded, key_to_label_or_region)}
+    if ADDITIONAL in loaded:
+        results[ADDITIONAL] = _with_keys(loaded[ADDITIONAL], key_to_label_or_region)
     return results
 
 
-def _with_text_keys(metrics: dict[LabelOrRegion, Any]) -> dict[str, Any]:
-    return {label_or_region_to_key(entry): values for entry, values in metrics.items()}
+def _with_keys(results: dict[str, Any], changed: Callable[[Any], Any]) -> dict[str, Any]:
+    """Results whose classes are named otherwise, wherever they are keys."""
 
+    def by_class(values: dict[Any, Any]) -> dict[Any, Any]:
+        return {changed(entry): value for entry, value in values.items()}
 
-def _with_classes(metrics: dict[str, Any]) -> dict[LabelOrRegion, Any]:
-    return {key_to_label_or_region(key): values for key, values in metrics.items()}
+    cases = [{**case, "metrics": by_class(case["metrics"])} for case in results["metric_per_case"]]
+    others = {name: by_class(results[name]) for name in _KEYED_BY_CLASS if name in results}
+    more = {name: results[name] for name in _KEYED_BY_METRIC if name in results}
+    return {**others, **more, "metric_per_case": cases}

@@ -11,6 +11,7 @@ import pytest
 from conftest import Folders
 from helpers.crossvalidations import LABELS, NAME, documents, make_model, make_references, write_labels
 
+from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
 from nnunet_lite.evaluation.summary import load_summary_json
 from nnunet_lite.exceptions import DatasetError, PathError
 from nnunet_lite.model_selection.accumulate_cv_results import accumulate_cv_results, train_command
@@ -187,3 +188,18 @@ def test_the_command_of_a_folder() -> None:
     assert train_command(folder, "all") == (
         f"nnUNetv2_train {NAME} 3d_fullres all -tr PretrainedTrainer_adam__warm -p {plans} --epochs 5 --seed 1"
     )
+
+
+def test_additional_metrics_in_a_summary_change_no_decision(nnunet_folders: Folders) -> None:
+    results = prepare(nnunet_folders, {"3d_fullres": 3, "3d_lowres": 60})
+    plain = find("3d_fullres", "3d_lowres")
+    for model in (FULLRES, LOWRES):
+        merged = results / model / "crossval_results_folds_0_1"
+        before = load_summary_json(merged / "summary.json")
+        compute_metrics_on_folder_simple(
+            nnunet_folders.raw / NAME / "labelsTr", merged, [1, 2], num_processes=0, metrics=["all"]
+        )
+        after = load_summary_json(merged / "summary.json")
+        assert after.pop("additional_metrics")["mean"][1]["hd95"] > 0
+        np.testing.assert_equal(after["mean"], before["mean"])
+    assert find("3d_fullres", "3d_lowres", overwrite=False) == plain
