@@ -53,7 +53,8 @@ def test_every_block_is_run_or_says_why_not(page: str) -> None:
     test, kinds = RUN_BY.get(page, ("no test", ""))
     for block in all_blocks(page):
         if block.kind == SHOWN:
-            assert not re.search(r"^nnUNetv2_\w+ ", block.text, re.MULTILINE), f"commands belong into bash:\n{block.text}"
+            shown = re.match(r"nnUNetv2_\w+ ", block.text)
+            assert not shown, f"commands belong into bash:\n{block.text}"
         else:
             assert block.not_run or block.kind in kinds.split(), (
                 f"{page}: {test} runs {kinds or 'no blocks'} of it; have it run this one, too, and say so in RUN_BY, or "
