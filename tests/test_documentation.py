@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
+    ROOT / "README.zh-CN.md",
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "documentation").glob("*.md")),
     ROOT / ".github" / "CONTRIBUTING.md",

@@ -57,8 +57,8 @@ def test_every_block_is_run_or_says_why_not(page: str) -> None:
             assert not shown, f"commands belong into bash:\n{block.text}"
         else:
             assert block.not_run or block.kind in kinds.split(), (
-                f"{page}: {test} runs {kinds or 'no blocks'} of it; have it run this one, too, and say so in RUN_BY, or "
-                f"write <!-- not run: REASON --> before it:\n{block.text}"
+                f"{page}: {test} runs {kinds or 'no blocks'} of it; have it run this one and say so in RUN_BY, "
+                f"or write <!-- not run: REASON --> before it:\n{block.text}"
             )
 
 

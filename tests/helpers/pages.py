@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTATION = ROOT / "documentation"
-_BLOCK = re.compile(r"(?:^<!-- not run: (?P<why>.+?) -->\n+)?^```(?P<kind>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.S)
+_BLOCK = re.compile(
+    r"(?:^<!-- not run: (?P<why>.+?) -->\n+)?^```(?P<kind>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.S
+)
 
 
 class Block(NamedTuple):

@@ -62,7 +62,8 @@ def test_the_walk(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     for block in blocks("getting-started.md", "bash"):
         for line in block.lines:
             capsys.readouterr()
-            said[_run(line, monkeypatch)] = capsys.readouterr().out
+            command = _run(line, monkeypatch)
+            said[command] = capsys.readouterr().out
     assert len(said) == 12
     assert "Dataset999_Demo: 5 cases, no faults" in said["nnUNetv2_check_dataset"]
     assert (place / "pictures" / "demo_000.png").is_file()
@@ -72,7 +73,7 @@ def test_the_walk(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert json.loads((place / "predictions" / "summary.json").read_text())["metric_per_case"]
     first, again = (place / folder / "demo_005.nii.gz" for folder in ("predictions", "predictions_elsewhere"))
     assert first.read_bytes() == again.read_bytes()
-    Path("said.txt").write_text("\n".join(f"{name}\n{text}" for name, text in said.items()))
+    assert "***Run inference like this:***" in said["nnUNetv2_find_best_configuration"]
 
 
 def test_what_the_walk_shows_of_dataset_json(place: Path) -> None:

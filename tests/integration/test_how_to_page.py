@@ -128,5 +128,3 @@ def test_evaluating_without_a_dataset(capsys: pytest.CaptureFixture[str]) -> Non
     (snippet,) = blocks(PAGE, "python", section="Evaluate without a dataset")
     exec(compile(snippet.text, PAGE, "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1] == "1.0"
-
-
