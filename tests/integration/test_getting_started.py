@@ -57,6 +57,7 @@ def _run(line: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return command
 
 
+@pytest.mark.slow
 def test_the_walk(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     said = {}
     for block in blocks("getting-started.md", "bash"):
