@@ -27,7 +27,7 @@ GROUPS = {  # modules of nnunet_lite.cli; those that are named nowhere come last
     "Sharing models": ("model_sharing",),
     "Everything at once": ("demo",),
 }
-LINKS = {  # where a command is explained
+LINKS = {  # where a command is explained, if not on a page of its own name
     "nnUNetv2_check_dataset": "how-to.md#checking-a-dataset",
     "nnUNetv2_extract_fingerprint": "preprocessing.md",
     "nnUNetv2_plan_experiment": "plans.md",
@@ -123,7 +123,8 @@ def commands_section() -> str:
         for name in names:
             entry = scripts()[name]
             says = re.split(r"(?<=\w)\. ", _description(entry))[0].rstrip(".")
-            link = f" ([more]({LINKS[name]}))" if name in LINKS else ""
+            page = LINKS.get(name, f"{name.removeprefix('nnUNetv2_')}.md")
+            link = f" ([more]({page}))" if (PAGE.parent / page.split("#")[0]).is_file() else ""
             lines.append(f"| [`{name}`](#{name.lower()}){'' if entry in upstream else ' *'} | {says}{link} |")
         lines.append("")
     return "\n".join(lines)

@@ -22,6 +22,7 @@ RUN_BY = {  # page: the test that runs all blocks of these kinds
     "coming-from-v1.md": ("dataset_conversion/test_how_to.py", "bash"),
     "dataset-format.md": ("test_dataset_format_page.py", "json"),
     "deploying.md": ("integration/test_deploying_page.py", "bash python"),
+    "evaluation.md": ("integration/test_evaluation_page.py", "bash python"),
     "extending.md": ("integration/test_extending_page.py", "bash python"),
     "getting-started.md": ("integration/test_getting_started.py", "bash json"),
     "how-to.md": ("integration/test_how_to_page.py", "bash python"),
@@ -40,6 +41,7 @@ RUN_BY = {  # page: the test that runs all blocks of these kinds
     "pretraining-and-finetuning.md": ("integration/test_finetuning_pages.py", "bash"),
     "python-api.md": ("integration/test_inference_pages.py", "python bash"),
     "region-based-training.md": ("integration/test_training_pages.py", "bash python"),
+    "report.md": ("integration/test_report_page.py", "bash"),
     "residual-encoder-presets.md": ("integration/test_documentation_examples.py", "bash python json"),
     "resuming-and-clusters.md": ("integration/test_cluster_pages.py", "bash sbatch"),
     "sharing-models.md": ("integration/test_model_pages.py", "bash"),
@@ -62,7 +64,7 @@ def test_every_block_is_run_or_says_why_not(page: str) -> None:
             )
 
 
-@pytest.mark.parametrize("page", RUN_BY)
+@pytest.mark.parametrize("page", sorted(RUN_BY.keys() & pages().keys()))
 def test_the_tests_that_are_said_to_run_them_read_the_page(page: str) -> None:
     source = (ROOT / "tests" / RUN_BY[page][0]).read_text(encoding="utf-8")
     assert f'"{page}"' in source

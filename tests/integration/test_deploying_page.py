@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from helpers.commands import succeed
-from helpers.pages import blocks
 from helpers.models import write_model
+from helpers.pages import blocks
 
 PAGE = (Path(__file__).parents[2] / "documentation" / "deploying.md").read_text()
 
