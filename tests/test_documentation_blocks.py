@@ -8,6 +8,7 @@ import importlib.util
 import re
 import shlex
 from functools import cache
+from pathlib import Path
 
 import pytest
 from helpers.pages import ROOT, all_blocks, pages
@@ -62,6 +63,19 @@ def test_every_block_is_run_or_says_why_not(page: str) -> None:
                 f"{page}: {test} runs {kinds or 'no blocks'} of it; have it run this one and say so in RUN_BY, "
                 f"or write <!-- not run: REASON --> before it:\n{block.text}"
             )
+
+
+def test_a_new_block_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "new.md"
+    monkeypatch.setattr("helpers.pages.pages", lambda: {"new.md": page})
+    page.write_text("# New\n\n```bash\nls\n```\n")
+    with pytest.raises(AssertionError, match=r"new\.md: no test runs no blocks of it"):
+        test_every_block_is_run_or_says_why_not("new.md")
+    page.write_text("# New\n\n<!-- not run: needs two machines -->\n```bash\nls\n```\n")
+    test_every_block_is_run_or_says_why_not("new.md")
+    page.write_text("# New\n\n```text\nnnUNetv2_status -d 4\n```\n")
+    with pytest.raises(AssertionError, match="commands belong into bash"):
+        test_every_block_is_run_or_says_why_not("new.md")
 
 
 @pytest.mark.parametrize("page", sorted(RUN_BY.keys() & pages().keys()))
