@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
+    ROOT / "README.zh-CN.md",
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "documentation").glob("*.md")),
     ROOT / ".github" / "CONTRIBUTING.md",
@@ -80,6 +81,6 @@ def test_links_lead_somewhere(page):
 def test_every_command_is_documented_and_every_documented_command_exists():
     scripts = {point.name for point in entry_points(group="console_scripts") if point.value.startswith("nnunet_lite.")}
     reference = (ROOT / "documentation" / "reference.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `(nnUNetv2_\w+)`", reference, re.MULTILINE)) == scripts
+    assert set(re.findall(r"^\| \[`(nnUNetv2_\w+)`\]", reference, re.MULTILINE)) == scripts
     for page in PAGES:
         assert set(re.findall(r"nnUNetv2_\w+\b", page.read_text(encoding="utf-8"))) <= scripts, page.name

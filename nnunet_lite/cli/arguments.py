@@ -78,13 +78,19 @@ CONFIGURATIONS = Flag(
     help="configurations; those that the plans do not have are skipped (default: 2d 3d_fullres 3d_lowres)",
 )
 CONFIGURATION = Flag("-c", required=True, help="configuration, for example 3d_fullres")
-PLANS = Flag("-p", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
-PLANS_NAME = Flag("-plans_name", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
-TRAINER = Flag("-tr", default="nnUNetTrainer", help="trainer class (default: %(default)s)")
+PLANS = Flag("-p", default="nnUNetPlans", help="plans identifier: the plans file without .json (default: %(default)s)")
+PLANS_NAME = Flag(
+    "-plans_name", default="nnUNetPlans", help="plans identifier: the plans file without .json (default: %(default)s)"
+)
+TRAINER = Flag("-tr", default="nnUNetTrainer", help="trainer class, of the package or your own (default: %(default)s)")
 FOLDS = Flag(
     "-f", nargs="+", default=[0, 1, 2, 3, 4], help="folds of the trained model, numbers or all (default: 0 1 2 3 4)"
 )
-CHECKPOINT = Flag("-chk", default="checkpoint_final.pth", help="checkpoint file name (default: %(default)s)")
+CHECKPOINT = Flag(
+    "-chk",
+    default="checkpoint_final.pth",
+    help="checkpoint file, for example checkpoint_best.pth (default: %(default)s)",
+)
 DEVICE = Flag(
     "-device",
     default="cuda",
@@ -146,7 +152,7 @@ PREPROCESSING_PROCESSES = Flag(
     "3d_fullres 4, 3d_lowres 8, others 4)",
 )
 NO_PROGRESS_BAR = _switch("--no_pbar", help="no progress bars")
-VERBOSE = _switch("--verbose", help="more messages")
+VERBOSE = _switch("--verbose", help="print more messages")
 MAX_RAM = Flag(
     "--max-ram",
     dest="max_ram",
@@ -194,13 +200,17 @@ OVERWRITE_PREPROCESSED = _switch("--overwrite_pp", help="preprocess again what i
 
 # training
 PRETRAINED_WEIGHTS = Flag(
-    "-pretrained_weights", default=None, help="checkpoint to start from (same network, heads excepted)"
+    "-pretrained_weights",
+    default=None,
+    help="checkpoint of another training to start from; the network must be the same, but for its last layers",
 )
 FROM_SCRATCH = _switch("--from_scratch", help="the same training without the pretrained weights, for comparison")
 OTHER_CHECKPOINT = Flag(
     "-overwrite_ckpt_path", default=None, help="checkpoint to start from instead of the one that the plans name"
 )
-NUM_GPUS = Flag("-num_gpus", type=positive_int, default=1, help="GPUs to train on (default: %(default)s)")
+NUM_GPUS = Flag(
+    "-num_gpus", type=positive_int, default=1, help="GPUs of this machine to train on together (default: %(default)s)"
+)
 SAVE_VALIDATION_PROBABILITIES = _switch(
     "--npz", help="store the probabilities of the final validation, needed for ensembling"
 )
@@ -210,7 +220,9 @@ VALIDATE_BEST = _switch(
     "--val_best",
     help="the final validation uses checkpoint_best; alone: after training; with --val: of a finished training",
 )
-DISABLE_CHECKPOINTING = _switch("--disable_checkpointing", help="write no checkpoints")
+DISABLE_CHECKPOINTING = _switch(
+    "--disable_checkpointing", help="write no checkpoints: for trying things out, nothing can be continued"
+)
 EPOCHS = Flag("--epochs", type=positive_int, default=None, help="epochs to train (default: the trainer's, 1000)")
 ITERATIONS = Flag(
     "--iterations",
@@ -228,7 +240,12 @@ BATCH_SIZE = Flag(
     default=None,
     help="patches per batch, all GPUs together (default: that of the plans, which stay as they are)",
 )
-SEED = Flag("--seed", type=natural_number, default=None, help="make batches and initial weights reproducible")
+SEED = Flag(
+    "--seed",
+    type=natural_number,
+    default=None,
+    help="make batches and initial weights reproducible (default: another one each time)",
+)
 DETERMINISTIC = _switch(
     "--deterministic",
     help="only reproducible algorithms: with --seed, twice the same training gives the same weights on a CPU",
@@ -255,7 +272,10 @@ OUTPUT = Flag(
 )
 MODEL_FOLDER = Flag("-m", required=True, help="model folder (Trainer__Plans__Configuration), wherever it lies")
 STEP_SIZE = Flag(
-    "-step_size", type=float, default=0.5, help="step between tiles as a part of the patch size (default: %(default)s)"
+    "-step_size",
+    type=float,
+    default=0.5,
+    help="step between tiles as a part of the patch size; smaller is slower (default: %(default)s)",
 )
 DISABLE_TTA = _switch("--disable_tta", help="no mirroring: up to 8 times faster, slightly less accurate")
 SAVE_PROBABILITIES = _switch("--save_probabilities", help="also store probabilities (.npz) and properties (.pkl)")
@@ -286,11 +306,11 @@ NOT_ON_DEVICE = _switch("--not_on_device", help="keep the images and sums in mai
 # evaluation
 REFERENCE_FOLDER = Flag("gt_folder", help="folder with the reference segmentations")
 PREDICTION_FOLDER = Flag("pred_folder", help="folder with the predicted segmentations")
-DATASET_JSON = Flag("-djfile", required=True, help="dataset.json")
-PLANS_FILE = Flag("-pfile", required=True, help="plans.json")
+DATASET_JSON = Flag("-djfile", required=True, help="dataset.json: names the labels or regions to evaluate")
+PLANS_FILE = Flag("-pfile", required=True, help="plans.json: names the reader of the images")
 METRICS_OUTPUT = Flag("-o", default=None, help="output file (default: pred_folder/summary.json)")
 LABELS = Flag("-l", nargs="+", type=int, required=True, help="labels to evaluate")
-IGNORE_LABEL = Flag("-il", type=int, default=None, help="ignore label")
+IGNORE_LABEL = Flag("-il", type=int, default=None, help="ignore label: reference voxels that do not count")
 PROCESSES = Flag("-np", type=int, default=num_processes_default, help="processes (default: %(default)s)")
 CHILL = _switch("--chill", help="do not insist that every reference has a prediction")
 ADDITIONAL_METRICS = Flag(
@@ -353,7 +373,7 @@ EXPORTED_CONFIGURATIONS = COMPARED_CONFIGURATIONS.but(
     help="configurations (default: 3d_lowres 3d_fullres 2d 3d_cascade_fullres)",
 )
 EXPORTED_CHECKPOINTS = Flag(
-    "-chk", nargs="+", default=["checkpoint_final.pth"], help="checkpoint file names (default: checkpoint_final.pth)"
+    "-chk", nargs="+", default=["checkpoint_final.pth"], help="checkpoint files to pack (default: checkpoint_final.pth)"
 )
 ZIP_OUTPUT = Flag("-o", required=True, help="zip file to write")
 NOT_STRICT = _switch("--not_strict", help="pack the models and files there are; checkpoints and plans are required")
@@ -362,7 +382,7 @@ INFERENCE_ONLY = _switch("--inference_only", help="leave out what only continuin
 ZIP_POSITION = Flag("zip", help="zip of models, of ours or of nnU-Net")
 URL_POSITION = Flag("url", help="address of a zip of models: https, http or file")
 SHA256 = Flag("--sha256", default=None, help="checksum that the file must have")
-OVERWRITE_MODELS = _switch("--overwrite", help="replace models that are there")
+OVERWRITE_MODELS = _switch("--overwrite", help="replace models of that name that are there")
 
 # conversion
 TARGET_ID = Flag("-overwrite_id", type=int, default=None, help="id of the new dataset (default: the task's number)")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from helpers.commands import succeed
 from helpers.earlier_tasks import make_msd_task, make_v1_task
+from helpers.pages import blocks
 
 PAGE = Path(__file__).parents[2] / "documentation" / "how-to.md"
 
@@ -39,3 +40,16 @@ def test_documented_script(tmp_path, monkeypatch):
     document = json.loads((tmp_path / "Dataset123_Liver" / "dataset.json").read_text())
     assert document["labels"] == {"background": 0, "liver": [1, 2], "tumour": 2}
     assert document["regions_class_order"] == [1, 2]
+
+
+def test_the_page_on_v1(tmp_path, nnunet_folders, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_v1_task(tmp_path / "nnUNet_raw_data", "Task501_Heart", channels=1)
+    (block,) = blocks("coming-from-v1.md", "bash")
+    convert, plan = [shlex.split(line) for line in block.lines]
+    succeed(*convert)
+    succeed(*plan, "-npfp", "0", "-np", "0", "--no_pbar", "--no_pp")
+    document = json.loads((nnunet_folders.raw / "Dataset501_Heart" / "dataset.json").read_text())
+    assert {"channel_names", "labels", "file_ending"} <= document.keys()
+    assert not {"modality", "training", "test", "numTest", "tensorImageSize"} & document.keys()
+    assert document["labels"]["background"] == 0

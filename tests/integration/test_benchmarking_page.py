@@ -21,7 +21,7 @@ SHORT = ["--iterations", "1", "--warm-up", "1", "--device", "cpu", "--features",
 def test_commands(nnunet_folders: Folders) -> None:
     tiny_training.write_dataset(nnunet_folders.preprocessed)
     commands = re.findall(r"^python (benchmarks/training\.py .*)$", PAGE, re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 2 == PAGE.count("```bash\n")
     for command in commands:
         script, *arguments = shlex.split(
             os.path.expandvars(command.replace("Dataset004_Hippocampus", tiny_training.NAME))

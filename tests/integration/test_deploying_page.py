@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 from helpers.commands import succeed
 from helpers.models import write_model
+from helpers.pages import blocks
 
 PAGE = (Path(__file__).parents[2] / "documentation" / "deploying.md").read_text()
 
@@ -56,9 +57,8 @@ def _run_line(line: str, scripts: list[str], monkeypatch: pytest.MonkeyPatch) ->
 def test_its_commands_and_scripts_do_what_it_says(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    blocks = re.findall(r"^```(bash|python)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    scripts = [block for kind, block in blocks if kind == "python"]
-    lines = [line for kind, block in blocks if kind == "bash" for line in block.splitlines()]
+    scripts = [block.text for block in blocks("deploying.md", "python")]
+    lines = [line for block in blocks("deploying.md", "bash") for line in block.text.splitlines()]
     assert len(lines) == 6 and len(scripts) == 2
     for line in lines:
         _run_line(line, scripts, monkeypatch)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.commands import succeed
 from helpers.datasets import make_dataset
+from helpers.pages import Block, blocks, pages
 
+from nnunet_lite.experiment_planning.default_experiment_planner import channel_name_to_normalization_mapping
+from nnunet_lite.extensions import find_class
 from nnunet_lite.models.network import build_network
 from nnunet_lite.plans.plans_manager import PlansManager, plans_file
 
-DOCUMENTATION = Path(__file__).parents[2] / "documentation"
 QUICK = {  # flags that keep everything in this process
     "nnUNetv2_extract_fingerprint": ["-np", "0", "--no_pbar"],
     "nnUNetv2_plan_and_preprocess": ["-npfp", "0", "-np", "0", "--no_pbar"],
@@ -50,17 +55,18 @@ def place(nnunet_folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return nnunet_folders
 
 
-def run_page(text: str, folders: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def run_page(page: Iterable[Block], folders: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run all blocks; JSON blocks are configurations added to the plans of dataset 4. Returns the commands."""
     commands = []
-    for kind, block in re.findall(r"^```(bash|python|json)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+    for kind, block, _ in page:
         if kind == "json":
             file = folders.preprocessed / "Dataset004_Hippocampus" / "nnUNetPlans.json"
             plans = json.loads(file.read_text())
             plans["configurations"].update(json.loads(block))
             file.write_text(json.dumps(plans))
-        elif kind == "python" and "class My" in block:
+        elif kind == "python" and "\nclass " in block:
             (Path.cwd() / "my_documented_classes.py").write_text(block)
+            monkeypatch.setenv("nnUNet_extTrainer", str(Path.cwd()))
         elif kind == "python":
             exec(compile(block, "documentation", "exec"), {})
         for line in block.splitlines() if kind == "bash" else []:
@@ -87,7 +93,7 @@ def _can_be_trained(arguments: list[str]) -> None:
 
 
 def test_plans_page(place: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    commands = run_page((DOCUMENTATION / "plans.md").read_text(), place, monkeypatch)
+    commands = run_page(blocks("plans.md", "bash", "python", "json"), place, monkeypatch)
     assert len(commands) >= 14
     assert "[24, 32, 24] [2.0, 2.0, 2.0]" in capfd.readouterr().out
     names = {file.stem for file in (place.preprocessed / "Dataset004_Hippocampus").glob("*.json")}
@@ -95,9 +101,8 @@ def test_plans_page(place: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
 
 
 def test_own_planner_of_the_how_to(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (DOCUMENTATION / "how-to.md").read_text()
-    section = page.split("## Plan and preprocess in your own way")[1].split("\n## ")[0]
-    run_page(section, place, monkeypatch)
+    section = "Plan and preprocess in your own way"
+    run_page(blocks("how-to.md", "bash", "python", section=section), place, monkeypatch)
     plans = PlansManager(plans_file("Dataset004_Hippocampus", "myPlans"))
     fullres = plans.get_configuration("3d_fullres")
     assert fullres.spacing == [1.5, 1.5, 1.5]
@@ -105,3 +110,36 @@ def test_own_planner_of_the_how_to(place: Any, monkeypatch: pytest.MonkeyPatch) 
     assert (fullres.preprocessor_name, plans.experiment_planner_name) == ("MyPreprocessor", "MyPlanner")
     folder = place.preprocessed / "Dataset004_Hippocampus" / "myPlans_3d_fullres"
     assert len(list(folder.glob("*.pkl"))) == 3
+
+
+def test_presets(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = blocks("residual-encoder-presets.md", "bash", "python")
+    assert len(run_page(page, place, monkeypatch)) == 7
+    plans = {file.stem for file in (place.preprocessed / "Dataset004_Hippocampus").glob("*.json")}
+    assert {"nnUNetResEncUNetMPlans", "nnUNetResEncUNetPlans_16G"} <= plans
+    assert "nnUNetResEncUNetLPlans" not in plans
+    succeed("nnUNetv2_plan_experiment", "-d", "4", "-pl", "SmallImages")
+    small = PlansManager(plans_file("Dataset004_Hippocampus", "nnUNetResEncUNetMPlans_b16"))
+    assert small.get_configuration("2d").batch_size == 16
+
+
+def test_normalization(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    channels, *page = blocks("normalization.md", "json", "bash", "python")
+    assert json.loads(channels.text)["channel_names"]["0"].casefold() in channel_name_to_normalization_mapping
+    text = pages()["normalization.md"].read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)`[^|]*\| `(\w+)` \|", text, re.MULTILINE)
+    assert {name.casefold(): scheme for name, scheme in rows} == channel_name_to_normalization_mapping
+    assert len(run_page(page, place, monkeypatch)) == 6
+    plans = PlansManager(plans_file("Dataset004_Hippocampus", "nnUNetPlans_rescaled"))
+    assert plans.get_configuration("3d_fullres").normalization_schemes == ["RescaleTo01Normalization"]
+    scaled = find_class("normalization", "MyWindow")().run(np.array([[[-1000.0, 40.0, 3000.0]]]))
+    assert scaled.tolist() == [[[-1.0, 0.0, 1.0]]]
+
+
+def test_porting(tmp_path: Path) -> None:
+    (block,) = blocks("porting.md", "bash")
+    (tmp_path / "my_trainer.py").write_text("from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n")
+    (tmp_path / "classes").mkdir()
+    line = block.text.replace("/path/to/my/classes", "classes")
+    subprocess.run(["bash", "-ec", line], cwd=tmp_path, check=True)
+    exec(compile((tmp_path / "classes" / "my_trainer.py").read_text(), "trainer", "exec"), {})

@@ -35,7 +35,8 @@ def classes(nnunet_folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_page_has_them_all() -> None:
-    assert len(CLASSES) == 6 and sum(kind == "bash" for kind, _ in BLOCKS) == 2
+    assert len(CLASSES) == 6 == sum(kind == "python" for kind, _ in BLOCKS)
+    assert sum(kind == "bash" for kind, _ in BLOCKS) == 2
 
 
 @pytest.mark.parametrize(("name", "block"), CLASSES, ids=[name for name, _ in CLASSES])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from conftest import Folders
 from helpers import cascade_training, tiny_training
 from helpers.commands import succeed
 from helpers.datasets import make_dataset
+from helpers.pages import blocks
 
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.preprocessing.preprocessed_dataset import nnUNetDatasetBlosc2
@@ -43,8 +43,7 @@ def _short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def _run(page: str, dataset: str = "4") -> list[str]:
     """Run the commands and snippets of a page; returns the commands."""
     commands = []
-    blocks = re.findall(r"^```(bash|python)\n(.*?)^```", (DOCUMENTATION / page).read_text(), re.MULTILINE | re.DOTALL)
-    for kind, block in blocks:
+    for kind, block, _ in blocks(page, "bash", "python"):
         if kind == "python":
             exec(compile(block, page, "exec"), {})
             continue
@@ -83,12 +82,43 @@ def test_ignore_label(nnunet_folders: Folders) -> None:
     assert set(json.loads(summary.read_text())["mean"]) == {"1", "2"}
 
 
+PATIENTS = """case,patient,site
+case_00,p1,Heidelberg
+case_01,p1,Heidelberg
+case_02,p2,Zurich
+case_03,p3,Zurich
+case_04,p4,Basel
+case_05,p5,Basel
+"""
+
+
 @pytest.mark.slow
 def test_splits(nnunet_folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make_dataset(nnunet_folders.raw, 4))
+    Path("patients.csv").write_text(PATIENTS)
+    for block in blocks("manual-splits.md", "python", section="As a challenge prescribes"):
+        exec(compile(block.text, "page", "exec"), {})
     assert len(_run("manual-splits.md")) == 2
     validation = next(nnunet_folders.results.rglob("validation"))
-    assert {file.name for file in validation.glob("*.nii.gz")} == {"case_00.nii.gz", "case_01.nii.gz"}
+    assert {file.name for file in validation.glob("*.nii.gz")} == {"case_04.nii.gz", "case_05.nii.gz"}
+
+
+def test_splits_keep_patients_and_sites_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("patients.csv").write_text(PATIENTS)
+    rows = [line.split(",") for line in PATIENTS.split()[1:]]
+    found = []
+    for block in blocks("manual-splits.md", "python"):
+        exec(compile(block.text, "page", "exec"), {})
+        found.append(json.loads(Path("splits_final.json").read_text()))
+        for split in found[-1]:
+            assert sorted([*split["train"], *split["val"]]) == [row[0] for row in rows]
+    patients, sites, official = found
+    assert (len(patients), len(sites), len(official)) == (5, 3, 1)
+    for splits, column in ((patients, 1), (sites, 2)):
+        group_of = {row[0]: row[column] for row in rows}
+        for split in splits:
+            assert split["val"]
+            assert not {group_of[case] for case in split["train"]} & {group_of[case] for case in split["val"]}
 
 
 @pytest.mark.slow
