@@ -43,7 +43,7 @@ LINKS = {  # where a command is explained, if not on a page of its own name
     "nnUNetv2_train_pretrained": "pretraining-and-finetuning.md",
     "nnUNetv2_predict": "inference.md",
     "nnUNetv2_predict_from_modelfolder": "pretrained-models.md",
-    "nnUNetv2_evaluate_folder": "getting-started.md#predict-and-evaluate",
+    "nnUNetv2_evaluate_folder": "evaluation.md",
     "nnUNetv2_evaluate_simple": "how-to.md#evaluate-without-a-dataset",
     "nnUNetv2_accumulate_crossval_results": "choosing-a-model.md",
     "nnUNetv2_find_best_configuration": "choosing-a-model.md",
