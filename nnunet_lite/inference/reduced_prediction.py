@@ -83,8 +83,10 @@ class CaseInBands(NamedTuple):
         size = settings.memory_of_sums(image.shape[1:], len(members)).whole
         on_device = settings.sums_on_device and not self.with_probabilities and reduces_on(settings.device)
         is_large = size > most_bytes_of_sums(settings.max_ram)
+        if not (on_device or is_large):
+            return None
         plan = linear_plan(plans_manager, configuration, self.properties, image.shape[1:])
-        if plan is None or not (on_device or is_large):
+        if plan is None:
             return None
 
         def views(probabilities: NDArray[np.float32] | None) -> ViewsInNetworkSpace:
