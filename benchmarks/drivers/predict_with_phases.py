@@ -15,10 +15,10 @@ from typing import Any
 from nnunet_lite.cli.inference import predict_from_modelfolder_entry
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.inference import (
-    banded_prediction,
     data_iterators,
     export_queue,
     logit_prediction,
+    memory_of_sums,
     plane_stream,
     predict_from_raw_data,
     reduced_prediction,
@@ -43,10 +43,9 @@ def timed(owner: Any, name: str, phase: str) -> None:
 
 def main() -> None:
     """Run the command."""
-    reduced_prediction.BANDED_PREDICTION_BYTES = int(sys.argv[1])
+    memory_of_sums.BANDED_PREDICTION_BYTES = int(sys.argv[1])
     timed(BaseReaderWriter, "read_images", "read")
     timed(data_iterators, "preprocess_case", "read and preprocess")
-    timed(banded_prediction, "add_predictions", "network")
     timed(logit_prediction, "add_predictions", "network")
     timed(plane_stream, "reduce_logits", "reduce")
     timed(reduced_prediction.ReducedPrediction, "finish", "write")

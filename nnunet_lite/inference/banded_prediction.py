@@ -14,22 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_lite.exceptions import NumericalError
-from nnunet_lite.inference.device_memory import Weights, bytes_of_sums
-from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress
-from nnunet_lite.inference.sliding_window_prediction import (
-    HALF_MAX,
-    SlidingWindow,
-    Window,
-    add_predictions,
-    bounding_scale,
-    pad_to_tile,
-)
-from nnunet_lite.inference.test_time_augmentation import mirror_combinations
+from nnunet_lite.inference.device_memory import Weights
+from nnunet_lite.inference.logit_prediction import Ensemble, PredictionSettings, Progress, rounded
+from nnunet_lite.inference.memory_of_sums import PIECE
+from nnunet_lite.inference.sliding_window_prediction import Window, weighted_mean
 from nnunet_lite.utilities.device import is_out_of_memory
 
 Receiver = Callable[[int, Tensor], None]  # number of the slice (0 where bands are planes), finished logits
-
-_PIECE = 2**24  # logits that are divided, rounded and handed on at once: 32 MiB in half precision
 
 
 class RollingSums:
@@ -43,27 +34,33 @@ class RollingSums:
     def __init__(self, shape: Sequence[int], axis: int, dtype: torch.dtype, device: torch.device) -> None:
         self._shape = tuple(shape)
         self._axis = axis
-        self._band = torch.zeros((*shape[:axis], 0, *shape[axis + 1 :]), dtype=dtype, device=device)
+        self._room = torch.zeros((*shape[:axis], 0, *shape[axis + 1 :]), dtype=dtype, device=device)
+        self._held = 0  # entries in use; all others are zero
         self.first = 0  # index of the band's first entry
 
     def reach(self, stop: int) -> Tensor:
-        """The band from `first` to `stop` at least; what is new in it is zero."""
-        held = self._band.shape[self._axis]
-        if stop - self.first > held:
-            shape = (*self._shape[: self._axis], stop - self.first, *self._shape[self._axis + 1 :])
-            longer = self._band.new_zeros(shape)
-            longer.narrow(self._axis, 0, held).copy_(self._band)
-            self._band = longer
-        return self._band
+        """The band from `first` to `stop`; what is new in it is zero."""
+        wanted = stop - self.first
+        if wanted > self._room.shape[self._axis]:
+            larger = self._room.new_zeros((*self._shape[: self._axis], wanted, *self._shape[self._axis + 1 :]))
+            larger.narrow(self._axis, 0, self._held).copy_(self._room.narrow(self._axis, 0, self._held))
+            self._room = larger
+        self._held = max(self._held, wanted)
+        return self._room.narrow(self._axis, 0, wanted)
 
     def part(self, start: int, stop: int) -> Tensor:
         """A view of what is held of [start, stop)."""
-        return self._band.narrow(self._axis, start - self.first, stop - start)
+        return self._room.narrow(self._axis, start - self.first, stop - start)
 
     def forget(self, stop: int) -> None:
-        """Drop everything before `stop`."""
-        self._band = self.part(stop, self.first + self._band.shape[self._axis]).clone()
-        self.first = stop
+        """Drop everything before `stop`; what is left moves to the front, channel by channel."""
+        axis, gone = self._axis - 1, stop - self.first
+        left = max(0, self._held - gone)
+        for channel in self._room:
+            if left:
+                channel.narrow(axis, 0, left).copy_(channel.narrow(axis, gone, left).clone())
+            channel.narrow(axis, left, self._held - left).zero_()
+        self._held, self.first = left, stop
 
 
 def predict_in_bands(
@@ -75,6 +72,7 @@ def predict_in_bands(
     start: Callable[[], Receiver],
     *,
     lines: bool,
+    on_device: bool = False,
     bar: Progress | None = None,
 ) -> None:
     """Predict as `predict_logits` does, and hand the logits on in order instead of returning them.
@@ -86,7 +84,8 @@ def predict_in_bands(
         start: called at the start, and again if all must be done anew with sums in main memory; what it returns is
             called with the number of a slice and its next logits.
         lines: a band is a range of lines of one slice, (heads, 1, n, z), which 2D tiles allow; else a range of planes
-            of the volume, (heads, n, y, z). Both in half precision on the CPU.
+            of the volume, (heads, n, y, z). Both in half precision.
+        on_device: leave what is handed on where the sums are, else bring it to the CPU.
 
     Raises:
         NumericalError: the network put out NaN or infinity; names the tile.
@@ -95,7 +94,7 @@ def predict_in_bands(
     if settings.sums_on_device and not settings.memory.holds_sums(size, settings.device):
         settings = replace(settings, sums_on_device=False)
     try:
-        finished = _Bands(network, image.float(), settings, members, load, lines).run(bar)
+        finished = _Bands(Ensemble(network, settings, members, load, bar), image, lines, on_device).run()
         _hand_on(finished, start(), in_background=settings.device.type != "cpu")
         return
     except (RuntimeError, MemoryError) as error:
@@ -103,16 +102,12 @@ def predict_in_bands(
             raise
     settings.memory.refuse_sums(size, settings.device, "beside one image in the network")
     settings = replace(settings, sums_on_device=False)
-    predict_in_bands(network, image, settings, members, load, start, lines=lines, bar=bar)
+    predict_in_bands(network, image, settings, members, load, start, lines=lines, on_device=on_device, bar=bar)
 
 
 def _bytes_of_band(image: Tensor, settings: PredictionSettings, members: int, lines: bool) -> int:
-    """About what lies beside the network: the image, and the sums of two tiles' height."""
-    axis = 2 if lines else 1
-    edges = list(image.shape)
-    tile = settings.patch_size[0] if lines or len(settings.patch_size) == 3 else 1
-    edges[axis] = min(edges[axis], 2 * tile)
-    return image.nbytes + bytes_of_sums(settings.heads * members, (0, *edges[1:]), settings.dtype_of_sums, 1)
+    sums = settings.memory_of_sums(image.shape[1:], members)
+    return sums.image(len(image)) + sums.band(lines=lines, tiles_per_pass=settings.tiles_per_pass)
 
 
 def _hand_on(finished: Iterator[tuple[int, Tensor]], receive: Receiver, in_background: bool) -> None:
@@ -134,21 +129,10 @@ def _hand_on(finished: Iterator[tuple[int, Tensor]], receive: Receiver, in_backg
 class _Bands:
     """One pass over the tiles of an image."""
 
-    def __init__(
-        self,
-        network: nn.Module,
-        image: Tensor,
-        settings: PredictionSettings,
-        members: Sequence[Weights | None],
-        load: Callable[[Weights | None], None],
-        lines: bool,
-    ) -> None:
-        self._network, self._settings, self._members, self._load = network, settings, members, load
-        device = settings.device_of_sums
-        image, self._original = pad_to_tile(image.to(device), settings.patch_size)
-        whole = SlidingWindow.over(
-            image.shape[1:], settings.patch_size, settings.tile_step_size, settings.use_gaussian, device
-        )
+    def __init__(self, ensemble: Ensemble, image: Tensor, lines: bool, on_device: bool) -> None:
+        self._ensemble, self._settings = ensemble, ensemble.settings
+        self._to = self._settings.device_of_sums if on_device else torch.device("cpu")
+        image, self._original, whole = ensemble.tiles_of(image)
         self._lines_per_slice = image.shape[2] if lines else 0
         if lines:  # all slices one below the other: a tile touches one of them only
             height = image.shape[2]
@@ -162,36 +146,30 @@ class _Bands:
         self._axis = 1 if lines else 0  # of the spatial ones
 
     @torch.inference_mode()
-    def run(self, bar: Progress | None) -> Iterator[tuple[int, Tensor]]:
+    def run(self) -> Iterator[tuple[int, Tensor]]:
         """Yield finished logits in order, see `Receiver`."""
-        if bar is not None:
-            bar.reset(total=len(self._sliding.windows) * len(self._members))
         settings, size = self._settings, self._sliding.image_size
         like = (self._axis + 1, settings.dtype_of_sums, settings.device_of_sums)
-        totals = [RollingSums((settings.heads, *size), *like) for _ in self._members]
+        totals = [RollingSums((settings.heads, *size), *like) for _ in self._ensemble.members]
         weight = RollingSums((1, *size), *like)
         weighed = 0  # windows whose weights are in the sum: all that touch the band, before any of its tiles is added
         groups = self._groups()
         for group, following in zip(groups, [*groups[1:], None], strict=True):
             stop = max(window[self._axis].stop for window in group)
             weighed = self._weigh(weighed, stop, weight)
-            self._add(group, stop, totals, weight, bar)
+            self._add(group, stop, totals, weight)
             end = size[self._axis] if following is None else following[0][self._axis].start
             yield from self._finish(end, totals, weight)
 
     def _groups(self) -> list[list[Window]]:
         """Windows that begin at the same line or plane, cut where passes end: those stay as they are without bands."""
         groups: list[list[Window]] = []
-        for windows in self._sliding.batches(self._tiles_per_pass):
+        for windows in self._sliding.batches(self._settings.tiles_per_pass):
             if groups and windows[0][self._axis].start == groups[-1][0][self._axis].start:
                 groups[-1].extend(windows)
             else:
                 groups.append(list(windows))
         return groups
-
-    @property
-    def _tiles_per_pass(self) -> int:
-        return max(1, self._settings.limit // len(mirror_combinations(self._settings.mirroring_axes)))
 
     def _weigh(self, weighed: int, stop: int, weight: RollingSums) -> int:
         """Add the weights of all tiles that begin before `stop`; returns the number of windows that are done."""
@@ -212,38 +190,22 @@ class _Bands:
             for window in windows
         ]
 
-    def _add(
-        self, windows: list[Window], stop: int, totals: list[RollingSums], weight: RollingSums, bar: Progress | None
-    ) -> None:
+    def _add(self, windows: list[Window], stop: int, totals: list[RollingSums], weight: RollingSums) -> None:
         """Predict some tiles with every member and add them."""
-        first, settings = weight.first, self._settings
+        first, ensemble = weight.first, self._ensemble
         image = self._image.narrow(self._axis + 1, first, stop - first)
         sliding = replace(self._sliding, image_size=tuple(image.shape[1:]), windows=self._moved(windows, first))
-        scale = bounding_scale(weight.part(first, stop)[0]) if settings.dtype_of_sums == torch.float16 else None
-        for member, total in zip(self._members, totals, strict=True):
-            if member is not None and len(self._members) > 1:
-                member = settings.memory.resident(member, settings.device)
-            self._load(member)
+        scale = ensemble.scale_of(weight.part(first, stop)[0])
+        for member, total in zip(ensemble.members, totals, strict=True):
             try:
-                with settings.network_passes(self._network) as predict:
-                    add_predictions(
-                        total.reach(stop),
-                        image,
-                        sliding,
-                        predict,
-                        device=settings.device,
-                        tiles_per_pass=predict.tiles_per_pass,
-                        on_tile=bar.update if bar is not None else lambda count: None,
-                        scale=scale,
-                        repeat=predict.in_float32 if settings.autocast_dtype is not None else None,
-                    )
+                ensemble.add_predictions(member, total.reach(stop), image, sliding, scale)
             except NumericalError as error:
                 raise NumericalError(f"{error} (axis {self._axis} of this part begins at {first})") from error
 
     def _finish(self, end: int, totals: list[RollingSums], weight: RollingSums) -> Iterator[tuple[int, Tensor]]:
         """Divide what no later tile touches and yield it without the padding."""
         for number, start, stop in self._originals(weight.first, end):
-            step = max(1, _PIECE // totals[0].part(start, start + 1).numel())
+            step = max(1, PIECE // totals[0].part(start, start + 1).numel())
             for low in range(start, stop, step):
                 high = min(low + step, stop)
                 yield number, self._mean([total.part(low, high) for total in totals], weight.part(low, high))
@@ -260,21 +222,17 @@ class _Bands:
                 yield number, start, stop
 
     def _mean(self, totals: list[Tensor], weight: Tensor) -> Tensor:
-        """The members' mean logits without padding, as `weighted_mean` and the sum over members have them."""
-        half = self._settings.dtype_of_sums == torch.float16
-        weight = weight.clone()
-        if half:
-            weight *= bounding_scale(weight)
+        """The members' mean logits without padding."""
+        weight = weight[0].clone()
+        scale = self._ensemble.scale_of(weight)
+        if scale is not None:
+            weight *= scale
+        everything = slice(None)
+        _, rows, columns = self._original
+        original = (everything, everything if self._lines_per_slice else rows, columns)
         mean: Tensor | None = None
         for total in totals:
-            logits = total.div_(weight)
-            if half:
-                logits.clamp_(-HALF_MAX, HALF_MAX)
+            logits = weighted_mean(total, weight, original)
             mean = logits if mean is None else mean.add_(logits)
         assert mean is not None
-        if len(totals) > 1:
-            mean.div_(len(totals))
-        _, rows, columns = self._original
-        mean = mean[..., columns] if self._lines_per_slice else mean[:, :, rows, columns]
-        mean = mean if half else mean.clamp_(-HALF_MAX, HALF_MAX)
-        return mean.to("cpu", torch.float16, copy=True)
+        return rounded(mean, len(totals)).to(self._to, copy=True)

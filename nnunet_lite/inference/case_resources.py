@@ -14,6 +14,7 @@ import numpy as np
 from nnunet_lite.configuration import BANDED_PREDICTION_BYTES
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
+from nnunet_lite.inference.memory_of_sums import MemoryOfSums, bands_are_lines
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.resume import estimate_memory, memory_of_preprocessing, shapes_of_case
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 _EXPORT_BASE = 330 * 2**20  # bytes of an export worker before it gets a case: interpreter, torch, image libraries
 _EXPORT_SLABS = 100 * 2**20  # bytes of the planes that are interpolated at a time
-_BYTES_PER_SUM = 2  # sums over tiles, and logits
 
 # Seconds of work a worker must take over to be worth its start: rough guesses, as are the costs per voxel below
 _WORKER_START = {"preprocessing": 1.5, "export": 3.0}
@@ -83,6 +83,8 @@ class Network(NamedTuple):
     heads: int
     members: int = 1  # of the ensemble; the mean of several takes a second set of sums
     sums_here: bool = True  # sums over tiles are kept in main memory, not on a GPU
+    bytes_per_sum: int = 2
+    most_sums: int = BANDED_PREDICTION_BYTES  # larger ones are held in bands, see `most_bytes_of_sums`
 
 
 def demand_of_case(
@@ -98,22 +100,20 @@ def demand_of_case(
             return Demand(estimate_memory(files, plans_manager, documents.configuration) if files else 0)
         except (DatasetError, OSError):
             return Demand()  # the worker will say what is wrong with the file
-    before, after = math.prod(size.before), math.prod(size.after)
-    preprocessing = memory_of_preprocessing(size.channels, before, after)
+    before = math.prod(size.before)
+    preprocessing = memory_of_preprocessing(size.channels, before, math.prod(size.after))
     channels = size.channels + (0 if case.previous is None else network.heads - 1)
-    image, logits = 4 * channels * after, _BYTES_PER_SUM * network.heads * after
-    sums = logits * (2 if network.members > 1 else 1) + _BYTES_PER_SUM * after
+    patch = documents.configuration.patch_size
+    sums = MemoryOfSums(size.after, tuple(patch), network.heads, network.members, network.bytes_per_sum)
+    image, logits, held = sums.image(channels), sums.logits, sums.whole
     bytes_per_label = 1 if network.heads <= 256 else 2
-    if sums > BANDED_PREDICTION_BYTES:  # only a band of the sums is held, and labels leave the network's step
-        patch = documents.configuration.patch_size
-        members_held = network.members / min(network.members, 2)
-        band = min(1.0, 2 * patch[0] / size.after[-len(patch)]) * members_held
+    if sums.whole > network.most_sums:  # only a band of the sums is held, and labels leave the network's step
         logits = bytes_per_label * before
-        sums = int(sums * min(1.0, band)) + logits
+        held = logits + sums.band(lines=bands_are_lines(patch, network.heads, size.after, size.before))
     return Demand(
         preprocessing=preprocessing + (image if case.previous is not None else 0),
         image=image,
-        network=image + (sums if network.sums_here else logits),
+        network=image + (held if network.sums_here else logits),
         logits=logits,
         export=_EXPORT_BASE + _EXPORT_SLABS + logits + 3 * bytes_per_label * before,
     )

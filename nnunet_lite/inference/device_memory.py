@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,13 +15,6 @@ Weights = Mapping[str, Any]  # of a network, by name
 
 _SHARE_OF_SUMS = 0.7  # of the free memory; the rest is for the network
 _SHARE_OF_WEIGHTS = 0.2
-
-
-def bytes_of_sums(heads: int, image_shape: Sequence[int], dtype: torch.dtype, members: int) -> int:
-    """What lies beside the network for an image (c, x, y, z): the image, sums, their weights, the members' mean."""
-    channels, *edges = image_shape
-    size = dtype.itemsize
-    return math.prod(edges) * (4 * channels + heads * size * min(members, 2) + size + 2)
 
 
 class DeviceMemory:
@@ -54,7 +46,8 @@ class DeviceMemory:
         empty_cache(device)
         self.too_large_sums = size
         logger.warning(
-            "Memory of %s: image and sums of %s are too much (%s), they are kept in main memory, which is slower",
+            "Memory of %s: image and sums of %s are too much (%s), they are kept in main memory or cut into bands, "
+            "which is slower",
             device,
             format_size(size),
             reason,

@@ -24,6 +24,11 @@ _BUDGET = 2**28  # bytes for intermediate values, where the device does not tell
 _COPIES = 6  # of a box in float32 that may exist at once: both neighbours, their blend, what rounding needs
 
 
+def reduces_on(device: torch.device) -> bool:
+    """Whether logits that are on a device are to be reduced there: a GPU that tells how much memory it has left."""
+    return free_memory(device) is not None
+
+
 def can_reduce_on_device(label_manager: LabelManager) -> bool:
     """Whether labels are found in the usual way; a label manager of somebody's own may need arrays or the CPU."""
     return type(label_manager).convert_logits_to_segmentation is LabelManager.convert_logits_to_segmentation

@@ -3,6 +3,7 @@
 Where a `Sequential` is a convolution, instance norm and leaky ReLU, as in nnU-Net's networks, its steps are ours.
 Everything else computes as it always did.
 
+- The last convolution, of single voxels, is a product of matrices; torch would copy its input twice.
 - Convolutions of few voxels go to oneDNN, too; torch has a plain loop for those, half as fast.
 - 3D networks have the channels innermost in memory (channels last), as oneDNN computes, so that nothing is reordered.
 - Norm and activation go over a part of the image while it is in the cache. torch's own instance norm is five times
@@ -30,8 +31,15 @@ _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _BLOCK = 2**17  # numbers normalized at once: half a MiB in float32, what a core's cache holds
 
 
-def with_channels_last(tensor: Tensor) -> Tensor:
-    """A batch (b, c, ...) or a convolution's weight with the channels innermost in memory; others as they are."""
+def with_channels_last(images: Tensor) -> Tensor:
+    """A batch (b, c, ...) with the channels innermost in memory."""
+    laid = _laid_out(images)
+    if laid.ndim in _LAYOUTS and laid.shape[1] == 1:  # is of either layout: its strides must tell which is meant
+        return laid.as_strided(laid.shape, (laid.stride(0), 1, *laid.stride()[2:]))
+    return laid
+
+
+def _laid_out(tensor: Tensor) -> Tensor:
     wanted = _LAYOUTS.get(tensor.ndim)
     return tensor if wanted is None else tensor.contiguous(memory_format=wanted)
 
@@ -48,12 +56,12 @@ def faster_network(network: nn.Module, *, device: torch.device, channels_last: b
     if channels_last:
         with torch.inference_mode(False):  # or the weights could not be trained any more
             for parameter in network.parameters():
-                parameter.data = with_channels_last(parameter.data)
+                parameter.data = _laid_out(parameter.data)
     changed: list[nn.Module] = []
     try:
         if device.type == "cpu" and not hasattr(network, "_orig_mod"):
             for module in network.modules():
-                forward = _block_of(module)
+                forward = _block_of(module) or _pointwise_of(module)
                 if forward is not None:
                     module.__dict__["forward"] = forward
                     changed.append(module)
@@ -76,6 +84,26 @@ def _block_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
         return None
     slope = cast("float", parts[2].negative_slope) if len(parts) == 3 else None
     return partial(_compute_block, convolution, norm, slope)
+
+
+def _pointwise_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """What computes a convolution of single voxels, as a network's last one; None for anything else."""
+    if type(module) not in _CONVOLUTIONS or _is_hooked(module) or "forward" in module.__dict__:
+        return None
+    convolution: Any = module
+    edges = {*convolution.kernel_size, *convolution.stride, convolution.groups}
+    if edges != {1} or set(convolution.padding) != {0}:
+        return None
+    return partial(_compute_pointwise, convolution, module.forward)
+
+
+def _compute_pointwise(convolution: Any, otherwise: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """As a product of matrices: from channels innermost to channels first, which is what the sums over tiles have."""
+    if len(image) != 1 or not _is_channels_last(image):
+        return otherwise(image)
+    weight, rows = convolution.weight.flatten(1), image[0].flatten(1)
+    product = weight @ rows if convolution.bias is None else torch.addmm(convolution.bias[:, None], weight, rows)
+    return product.view(1, -1, *image.shape[2:])
 
 
 def _is_hooked(module: nn.Module) -> bool:
@@ -116,8 +144,9 @@ def _normalize_rows(rows: Tensor, norm: Any, slope: float) -> None:
     blocks = torch.split(rows, max(1, _BLOCK // rows.shape[1]))
     mean = rows.mean(0)
     squares = torch.zeros_like(mean)
+    differences = torch.empty_like(blocks[0])  # one for all: fresh memory costs more than the subtraction
     for block in blocks:
-        difference = block - mean
+        difference = torch.sub(block, mean, out=differences[: len(block)])
         squares += difference.mul_(difference).sum(0)
     scale = norm.weight * torch.rsqrt(squares / len(rows) + norm.eps)
     shift = norm.bias - mean * scale

@@ -13,20 +13,23 @@ from torch import Tensor, nn
 
 from nnunet_lite.configuration import channels_last_requested
 from nnunet_lite.exceptions import ArgumentError, OutOfMemory
-from nnunet_lite.inference.device_memory import DeviceMemory, Weights, bytes_of_sums
+from nnunet_lite.inference.device_memory import DeviceMemory, Weights
+from nnunet_lite.inference.memory_of_sums import MemoryOfSums
 from nnunet_lite.inference.network_passes import NetworkPasses, network_passes
 from nnunet_lite.inference.sliding_window_prediction import (
     HALF_MAX,
     SlidingWindow,
+    Window,
     add_predictions,
     bounding_scale,
     pad_to_tile,
     weighted_mean,
 )
+from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 from nnunet_lite.utilities.device import is_out_of_memory
 from nnunet_lite.utilities.memory import format_size
 
-__all__ = ["PredictionSettings", "Progress", "Weights", "predict_logits"]
+__all__ = ["Ensemble", "PredictionSettings", "Progress", "Weights", "logits_on_device", "predict_logits", "rounded"]
 
 
 class Progress(Protocol):
@@ -58,6 +61,7 @@ class PredictionSettings:
         autocast_dtype: of mixed precision, None for float32.
         dtype_of_sums: what sums over tiles are rounded to.
         images_per_pass: most tiles and mirrored copies at once; None chooses.
+        max_ram: bytes that all of the prediction may take; a low limit makes large images be predicted in bands.
         memory: what was found out about the device's memory; shared by the cases of a predictor.
     """
 
@@ -71,6 +75,7 @@ class PredictionSettings:
     autocast_dtype: torch.dtype | None
     dtype_of_sums: torch.dtype
     images_per_pass: int | None = None
+    max_ram: int | None = None
     memory: DeviceMemory = field(default_factory=DeviceMemory, compare=False)
 
     @property
@@ -88,6 +93,11 @@ class PredictionSettings:
         return min(wanted, self.memory.images_per_pass or wanted)
 
     @property
+    def tiles_per_pass(self) -> int:
+        """Tiles that are predicted at once, all mirrored copies counted."""
+        return max(1, self.limit // len(mirror_combinations(self.mirroring_axes)))
+
+    @property
     def channels_last(self) -> bool:
         """Layout of what the network computes with.
 
@@ -95,6 +105,10 @@ class PredictionSettings:
         faster in batches with channels first, 50 % with channels last.
         """
         return self.limit == 1 if self.device.type == "cpu" else channels_last_requested(False)
+
+    def memory_of_sums(self, shape: Sequence[int], members: int) -> MemoryOfSums:
+        """What the sums of an image (x, y, z) take."""
+        return MemoryOfSums(tuple(shape), self.patch_size, self.heads, members, self.dtype_of_sums.itemsize)
 
     def network_passes(self, network: nn.Module) -> AbstractContextManager[NetworkPasses]:
         """The network made ready for prediction within a `with` block; its weights must not change inside."""
@@ -109,6 +123,66 @@ class PredictionSettings:
         )
 
 
+@dataclass(frozen=True)
+class Ensemble:
+    """A network that takes on the weights of several members, one after the other, and how it is applied.
+
+    Args:
+        network: without deep supervision; moved to the device.
+        settings: see there.
+        members: given to `load` one after the other.
+        load: puts the weights of a member into the network.
+        bar: is told the number of tiles, and of those done; told anew where it starts over.
+    """
+
+    network: nn.Module
+    settings: PredictionSettings
+    members: Sequence[Weights | None] = (None,)
+    load: Callable[[Weights | None], None] = lambda member: None
+    bar: Progress | None = None
+
+    def tiles_of(self, image: Tensor) -> tuple[Tensor, Window, SlidingWindow]:
+        """The padded image (c, x, y, z) where the sums are, the original's index in it, and its tiles; starts the bar.
+
+        Raises:
+            ArgumentError: an image of another number of axes, or no members.
+        """
+        settings = self.settings
+        device = settings.device_of_sums
+        image, original = pad_to_tile(image.float().to(device), settings.patch_size)
+        sliding = SlidingWindow.over(
+            image.shape[1:], settings.patch_size, settings.tile_step_size, settings.use_gaussian, device
+        )
+        if self.bar is not None:
+            self.bar.reset(total=len(sliding.windows) * len(self.members))
+        return image, original, sliding
+
+    def add_predictions(
+        self, member: Weights | None, total: Tensor, image: Tensor, sliding: SlidingWindow, scale: Tensor | None
+    ) -> None:
+        """Predict tiles with one member and add them to its sums; arguments as of the function of this name."""
+        settings = self.settings
+        if member is not None and len(self.members) > 1:
+            member = settings.memory.resident(member, settings.device)
+        self.load(member)
+        with settings.network_passes(self.network) as predict:
+            add_predictions(
+                total,
+                image,
+                sliding,
+                predict,
+                device=settings.device,
+                tiles_per_pass=predict.tiles_per_pass,
+                on_tile=self.bar.update if self.bar is not None else lambda count: None,
+                scale=scale,
+                repeat=predict.in_float32 if settings.autocast_dtype is not None else None,
+            )
+
+    def scale_of(self, weight: Tensor) -> Tensor | None:
+        """What keeps sums in range, see `bounding_scale`; float32 needs nothing."""
+        return bounding_scale(weight) if self.settings.dtype_of_sums == torch.float16 else None
+
+
 def predict_logits(
     network: nn.Module,
     image: Tensor,
@@ -120,12 +194,8 @@ def predict_logits(
     """Mean logits over the members of an ensemble.
 
     Args:
-        network: without deep supervision; moved to the device.
         image: (c, x, y, z), preprocessed.
-        settings: see there.
-        members: given to `load` one after the other.
-        load: puts the weights of a member into the network.
-        bar: is told the number of tiles, and of those done; told anew where it starts over.
+        network, settings, members, load, bar: see `Ensemble`.
 
     Returns:
         (heads, x, y, z) in half precision on the CPU.
@@ -139,68 +209,80 @@ def predict_logits(
         raise ArgumentError(f"A preprocessed image has 4 axes (c, x, y, z), not {image.ndim}; add those of length 1")
     if not members:
         raise ArgumentError("The predictor has no weights; initialise it first")
-    size = bytes_of_sums(settings.heads, image.shape, settings.dtype_of_sums, len(members))
-    if settings.sums_on_device and not settings.memory.holds_sums(size, settings.device):
-        settings = replace(settings, sums_on_device=False)
+    logits = logits_on_device(network, image, settings, members, load, bar)
+    if logits is not None:
+        return logits.cpu()
+    settings = replace(settings, sums_on_device=False)
     try:
-        return _mean_over_members(network, image.float(), settings, members, load, bar)
+        return _mean_over_members(Ensemble(network, settings, members, load, bar), image)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        if not settings.sums_on_device:
-            raise _out_of_memory(image, settings, size) from error
-    settings.memory.refuse_sums(size, settings.device, "beside one image in the network")
-    return predict_logits(network, image, replace(settings, sums_on_device=False), members, load, bar)
+        raise _out_of_memory(image, settings, len(members)) from error
 
 
-def _out_of_memory(image: Tensor, settings: PredictionSettings, size: int) -> OutOfMemory:
-    return OutOfMemory(
-        f"the memory of {settings.device} does not suffice for an image of {tuple(image.shape[1:])} voxels in network "
-        f"space: one patch of {settings.patch_size} at a time in the network, {format_size(size)} for image and sums "
-        "in main memory; free memory, or predict on another machine"
-    )
-
-
-def _mean_over_members(
+def logits_on_device(
     network: nn.Module,
     image: Tensor,
     settings: PredictionSettings,
-    members: Sequence[Weights | None],
-    load: Callable[[Weights | None], None],
-    bar: Progress | None,
-) -> Tensor:
-    image, original = pad_to_tile(image.to(settings.device_of_sums), settings.patch_size)
-    sliding = SlidingWindow.over(
-        image.shape[1:], settings.patch_size, settings.tile_step_size, settings.use_gaussian, settings.device_of_sums
+    members: Sequence[Weights | None] = (None,),
+    load: Callable[[Weights | None], None] = lambda member: None,
+    bar: Progress | None = None,
+) -> Tensor | None:
+    """As `predict_logits`, but the logits stay on the device; None if its memory does not hold the sums, or must not.
+
+    That is known beforehand or found out by failing, and remembered.
+    """
+    memory, device = settings.memory, settings.device
+    sums = settings.memory_of_sums(image.shape[1:], len(members))
+    size = sums.whole + sums.image(len(image))
+    if not settings.sums_on_device or not memory.holds_sums(size, device):
+        return None
+    try:
+        return _mean_over_members(Ensemble(network, settings, members, load, bar), image)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    memory.refuse_sums(size, device, "beside one image in the network")
+    return None
+
+
+def _out_of_memory(image: Tensor, settings: PredictionSettings, members: int) -> OutOfMemory:
+    sums = settings.memory_of_sums(image.shape[1:], members)
+    return OutOfMemory(
+        f"the memory of {settings.device} does not suffice for an image of {tuple(image.shape[1:])} voxels in network "
+        f"space: one patch of {settings.patch_size} at a time in the network, "
+        f"{format_size(sums.whole + sums.image(len(image)))} for image and sums in main memory; "
+        "free memory, or predict on another machine"
     )
-    if bar is not None:
-        bar.reset(total=len(sliding.windows) * len(members))
-    dtype = settings.dtype_of_sums
-    weight = sliding.total_weight(dtype)
-    scale = bounding_scale(weight) if dtype == torch.float16 else None
+
+
+def _mean_over_members(ensemble: Ensemble, image: Tensor) -> Tensor:
+    """Mean logits in half precision where the sums are."""
+    settings = ensemble.settings
+    image, original, sliding = ensemble.tiles_of(image)
+    weight = sliding.total_weight(settings.dtype_of_sums)
+    scale = ensemble.scale_of(weight)
     if scale is not None:
         weight *= scale
     means: Tensor | None = None
-    for member in members:
-        if member is not None and len(members) > 1:
-            member = settings.memory.resident(member, settings.device)
-        load(member)
-        total = torch.zeros((settings.heads, *sliding.image_size), dtype=dtype, device=settings.device_of_sums)
-        with settings.network_passes(network) as predict:
-            add_predictions(
-                total,
-                image,
-                sliding,
-                predict,
-                device=settings.device,
-                tiles_per_pass=predict.tiles_per_pass,
-                on_tile=bar.update if bar is not None else lambda count: None,
-                scale=scale,
-                repeat=predict.in_float32 if settings.autocast_dtype is not None else None,
-            )
+    total: Tensor | None = None
+    for number, member in enumerate(ensemble.members):
+        if number < 2 or total is None:
+            total = weight.new_zeros((settings.heads, *sliding.image_size))
+        else:
+            total.zero_()  # there are never more sums than a member's, and the mean of those before it
+        ensemble.add_predictions(member, total, image, sliding, scale)
         logits = weighted_mean(total, weight, original)
         means = logits if means is None else means.add_(logits)
+        del logits
     assert means is not None
-    if len(members) > 1:
-        means.div_(len(members))
-    return (means if dtype == torch.float16 else means.clamp_(-HALF_MAX, HALF_MAX).half()).cpu()
+    del total
+    return rounded(means, len(ensemble.members))
+
+
+def rounded(logits: Tensor, members: int) -> Tensor:
+    """The mean in half precision of logits that were added up over members; overwrites them."""
+    if members > 1:
+        logits.div_(members)
+    return logits if logits.dtype == torch.float16 else logits.clamp_(-HALF_MAX, HALF_MAX).half()

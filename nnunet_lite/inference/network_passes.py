@@ -58,7 +58,8 @@ class NetworkPasses:
         """
         while True:
             try:
-                return torch.cat([self._mean(part) for part in torch.split(tiles, self.tiles_per_pass)])
+                parts = [self._mean(part) for part in torch.split(tiles, self.tiles_per_pass)]
+                return torch.cat(parts) if len(parts) > 1 else parts[0]
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self._images == 1:
                     raise

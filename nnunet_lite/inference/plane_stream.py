@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nnunet_lite.inference.device_reduction import reduce_logits_on_device, reduces_on
 from nnunet_lite.inference.logit_reduction import reduce_logits, taps_of
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan, LinearTaps
@@ -70,7 +71,10 @@ class PlaneStream:
 
     @torch.inference_mode()
     def feed(self, piece: Tensor) -> None:
-        """Take the next planes (heads, n, y, z) or lines (heads, x, n, z), on the CPU; write what needs no others."""
+        """Take the next planes (heads, n, y, z) or lines (heads, x, n, z); write what needs no others.
+
+        Where probabilities are wanted they must be on the CPU; else they are reduced where they are.
+        """
         dimension = self._axis + 1
         held = piece if self._held is None else torch.cat([self._held, piece], dimension)
         self._received += piece.shape[dimension]
@@ -88,14 +92,13 @@ class PlaneStream:
                 slice(start, stop),
                 *[slice(None)] * (2 - self._axis),
             )
-            reduce_logits(
-                held.narrow(dimension, low - first, high - low),
-                InterpolationPlan(axes, self._plan.separate_axis),
-                self._label_manager,
-                self._labels[written],
-                None if self._probabilities is None else self._probabilities[written],
-                self._threads,
-            )
+            of_model = (InterpolationPlan(axes, self._plan.separate_axis), self._label_manager, self._labels[written])
+            logits = held.narrow(dimension, low - first, high - low)
+            if self._probabilities is None and reduces_on(held.device):
+                reduce_logits_on_device(logits, *of_model)
+            else:
+                probabilities = None if self._probabilities is None else self._probabilities[written]
+                reduce_logits(logits, *of_model, probabilities, self._threads)
             self._written = stop
         needed = int(self._firsts[stop]) if stop < len(self._firsts) else self._received
         kept = max(0, self._received - needed)

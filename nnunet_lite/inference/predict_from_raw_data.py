@@ -21,6 +21,7 @@ from nnunet_lite.inference.device_memory import DeviceMemory, Weights
 from nnunet_lite.inference.export_prediction import load_and_delete
 from nnunet_lite.inference.export_queue import export_case
 from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, predict_logits
+from nnunet_lite.inference.memory_of_sums import most_bytes_of_sums
 from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
 from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline
 from nnunet_lite.inference.prediction_request import ModelOrigin, requested_cases
@@ -53,7 +54,8 @@ class nnUNetPredictor:
         precision: float32, bf16, fp16; auto is fp16 on CUDA and float32 elsewhere.
         dtype_of_sums: what weighted sums over tiles are rounded to. Half precision, as upstream's, decides near-ties
             as upstream does and takes half the memory; sums cannot overflow, whatever the logits.
-        max_ram: bytes that the prediction of files may take in all its processes (default: 80 % of what is free).
+        max_ram: bytes that the prediction of files may take in all its processes (default: 80 % of what is free). With
+            a low limit large images are predicted in bands, with the same result.
     """
 
     plans_manager = cast("PlansManager", None)  # these five: until there is a model
@@ -372,6 +374,7 @@ class nnUNetPredictor:
             sums_on_device=self.perform_everything_on_device,
             autocast_dtype=self.autocast_dtype,
             dtype_of_sums=self.dtype_of_sums,
+            max_ram=self.max_ram,
             memory=self._memory,
         )
 
@@ -420,7 +423,9 @@ class nnUNetPredictor:
             self.verbose_preprocessing,
         )
         heads = self.label_manager.num_segmentation_heads
-        network = Network(heads, len(self._members()), not self.perform_everything_on_device)
+        here = not self.perform_everything_on_device
+        most = most_bytes_of_sums(self.max_ram)
+        network = Network(heads, len(self._members()), here, self.dtype_of_sums.itemsize, most)
         predict = partial(self._predict_item, probabilities=save_probabilities)
         return PredictionPipeline(self._documents(), network, predict, settings)
 

@@ -33,13 +33,12 @@ from nnunet_lite.inference.reduced_prediction import ReducedPrediction
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.exchange_folder import ExchangeFolder, exchange_folder
 from nnunet_lite.utilities.logging import logger
-from nnunet_lite.utilities.memory import format_size, rss
+from nnunet_lite.utilities.memory import rss
 from nnunet_lite.utilities.memory_budget import MemoryBudget
 from nnunet_lite.utilities.parallel import Outcome, WorkerPool
 
 Item = Mapping[str, Any]  # a preprocessed case: `data`, `data_properties`, `ofile`
 Predict = Callable[[str, Item, PredictionProgress], Tensor | ReducedPrediction]  # -> logits (heads, x, y, z) on the CPU
-_EXAMPLES = 5  # cases named in a message
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,8 @@ class PredictionPipeline:
         if all(size is not None or not demand.preprocessing for size, demand in zip(sizes, demands, strict=True)):
             npp, nps = worthwhile_processes(npp, nps, sizes, self._network.heads)  # else nobody knows how much it is
         npp, nps = min(npp, len(cases)), min(nps, len(cases))
-        self._warn_of_large(cases, demands, npp, nps)
+        needs = [max(demand.preprocessing, demand.network, demand.export if nps else 0) for demand in demands]
+        self._budget.warn_of_large(zip((case.name for case in cases), needs, strict=True))
         with (
             self._progress(sizes, skipped) as progress,
             self._exchange(cases, demands, npp, nps) as exchange,
@@ -212,18 +212,3 @@ class PredictionPipeline:
         logits = sum(sorted((demand.logits for demand in demands), reverse=True)[: 2 * nps + 2]) if nps else 0
         output = next((case.output for case in cases if case.output is not None), None)
         return exchange_folder(images + logits, None if output is None else Path(output).parent)
-
-    def _warn_of_large(self, cases: Sequence[CaseToPredict], demands: Sequence[Demand], npp: int, nps: int) -> None:
-        limit = self._budget.limit
-        steps = [(demand.preprocessing, demand.network, demand.export if nps else 0) for demand in demands]
-        needs = {case.name: max(step) for case, step in zip(cases, steps, strict=True) if max(step) > limit}
-        if needs:
-            examples = [f"{name} ({format_size(size)})" for name, size in list(needs.items())[:_EXAMPLES]]
-            logger.warning(
-                "%d of %d cases need more memory by estimate than the limit of %s and run alone: %s%s",
-                len(needs),
-                len(cases),
-                format_size(limit),
-                ", ".join(examples),
-                ", ..." if len(needs) > len(examples) else "",
-            )

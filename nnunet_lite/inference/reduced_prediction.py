@@ -1,4 +1,4 @@
-"""Prediction of images whose logits would take much memory: bands of them become labels while the network goes on."""
+"""Prediction without logits of the whole image in main memory: on a GPU, or in bands, they become labels at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nnunet_lite.configuration import BANDED_PREDICTION_BYTES, num_compute_threads
+from nnunet_lite.configuration import num_compute_threads
 from nnunet_lite.inference.banded_prediction import Receiver, predict_in_bands
 from nnunet_lite.inference.data_iterators import ModelDocuments
+from nnunet_lite.inference.device_reduction import reduce_logits_on_device, reduces_on
 from nnunet_lite.inference.export_prediction import (
     ViewsInNetworkSpace,
     empty_labels,
@@ -20,17 +21,15 @@ from nnunet_lite.inference.export_prediction import (
     save_probabilities_file,
     views_in_network_space,
 )
-from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, Weights
+from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, Weights, logits_on_device
+from nnunet_lite.inference.memory_of_sums import bands_are_lines, most_bytes_of_sums
 from nnunet_lite.inference.plane_stream import PlaneStream
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan
 from nnunet_lite.utilities.files import save_pickle, scratch_array
 from nnunet_lite.utilities.logging import logger
-from nnunet_lite.utilities.memory import available_memory, format_size
-
-_LARGE_PLANE = 2**26  # logits of one plane: 128 MiB in half precision
-_SHARE = 6  # of the memory available: reduction needs copies of the logits besides
+from nnunet_lite.utilities.memory import format_size
 
 
 class ReducedPrediction(NamedTuple):
@@ -70,7 +69,7 @@ class CaseInBands(NamedTuple):
         load: Callable[[Weights | None], None],
         bar: Progress | None = None,
     ) -> ReducedPrediction | None:
-        """Predict and reduce if the sums of the whole image would be large, else return None and do nothing.
+        """Predict and reduce where logits can stay on a GPU, or are large, else return None and do nothing.
 
         Logits are also left to the ordinary path where something must see all of them: a resampling function that is
         not linear, or a label manager of one's own.
@@ -79,18 +78,33 @@ class CaseInBands(NamedTuple):
         """
         plans_manager, configuration = PlansManager(self.documents.plans), self.documents.configuration
         label_manager = plans_manager.get_label_manager(self.documents.dataset_json)
-        size = bytes_of_sums(image.shape[1:], settings, len(members))
-        if image.ndim != 4 or size <= _most_bytes_of_sums() or type(label_manager) is not LabelManager:
+        if image.ndim != 4 or type(label_manager) is not LabelManager:
+            return None
+        size = settings.memory_of_sums(image.shape[1:], len(members)).whole
+        on_device = settings.sums_on_device and not self.with_probabilities and reduces_on(settings.device)
+        is_large = size > most_bytes_of_sums(settings.max_ram)
+        if not (on_device or is_large):
             return None
         plan = linear_plan(plans_manager, configuration, self.properties, image.shape[1:])
         if plan is None:
             return None
-        logger.info("%s: logits would take %s; they are predicted and reduced in bands", self.name, format_size(size))
+
+        def views(probabilities: NDArray[np.float32] | None) -> ViewsInNetworkSpace:
+            return views_in_network_space(plans_manager, label_manager, self.properties, labels, probabilities)
+
+        logits = logits_on_device(network, image, settings, members, load, bar) if on_device else None
         labels = empty_labels(plans_manager, label_manager, self.properties)
-        lines = len(settings.patch_size) == 2 and _has_large_planes(settings.heads, plan)
+        if logits is not None:
+            reduce_logits_on_device(logits, plan, label_manager, views(None).labels)
+            return ReducedPrediction(labels)
+        if not is_large:
+            return None
+        logger.info("%s: logits would take %s; they are predicted and reduced in bands", self.name, format_size(size))
+        shapes = ([axis.size_in for axis in plan.axes], [axis.size_out for axis in plan.axes])
+        lines = bands_are_lines(settings.patch_size, settings.heads, *shapes)
 
         def run(probabilities: NDArray[np.float32] | None) -> None:
-            inside = views_in_network_space(plans_manager, label_manager, self.properties, labels, probabilities)
+            inside = views(probabilities)
             predict_in_bands(
                 network,
                 image,
@@ -99,6 +113,7 @@ class CaseInBands(NamedTuple):
                 load,
                 lambda: _receiver(plan, label_manager, inside, lines),
                 lines=lines,
+                on_device=on_device,
                 bar=bar,
             )
 
@@ -125,19 +140,6 @@ class CaseInBands(NamedTuple):
         return ReducedPrediction(labels)
 
 
-def _most_bytes_of_sums() -> int:
-    """Sums up to this size are held for the whole image."""
-    return min(BANDED_PREDICTION_BYTES, available_memory() // _SHARE)
-
-
-def bytes_of_sums(image_size: Sequence[int], settings: PredictionSettings, members: int) -> int:
-    """What the ordinary path would hold: the sums of a member, and the mean over several beside them."""
-    logits = settings.heads
-    for edge in image_size:
-        logits *= int(edge)
-    return logits * settings.dtype_of_sums.itemsize * min(members, 2)
-
-
 def _receiver(
     plan: InterpolationPlan, label_manager: LabelManager, inside: ViewsInNetworkSpace, lines: bool
 ) -> Receiver:
@@ -160,10 +162,3 @@ def _receiver(
             for number in range(len(inside.labels))
         ]
     return lambda number, logits: streams[number].feed(logits)
-
-
-def _has_large_planes(heads: int, plan: InterpolationPlan) -> bool:
-    """Whether bands are to be lines of one plane: planes are large, and each becomes one plane of the result."""
-    first, rows, columns = plan.axes
-    larger = max(rows.size_in * columns.size_in, rows.size_out * columns.size_out)
-    return first.mode == "identity" and heads * larger > _LARGE_PLANE

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunet_lite.exceptions import ArgumentError, NumericalError
+from nnunet_lite.inference.memory_of_sums import padded_shape
 
 HALF_MAX = 65504.0  # largest number of half precision; logits beyond it are cut off
 _BLOCK = 2**19  # predictions weighted and added at once on a CPU: what they touch stays in the cache
+_SCALED = 2**20  # factors found at once, which takes ten times their memory
 _PASSES_UNSEEN = 64  # passes of an accelerator whose outputs have not been looked at; looking makes it wait
 
 Window = tuple[slice, ...]  # spatial index of a tile; a 2D tile has a slice of length 1 along the first axis
@@ -111,9 +113,9 @@ def pad_to_tile(image: Tensor, tile_size: Sequence[int]) -> tuple[Tensor, Window
         The padded image, and the index (spatial axes) of the original within it.
     """
     spatial = image.shape[1:]
-    edges = tuple(spatial[: len(spatial) - len(tile_size)]) + tuple(tile_size)
-    before = [max(0, edge - size) // 2 for edge, size in zip(edges, spatial, strict=True)]
-    after = [max(0, edge - size) - low for edge, size, low in zip(edges, spatial, before, strict=True)]
+    missing = [edge - size for edge, size in zip(padded_shape(spatial, tile_size), spatial, strict=True)]
+    before = [number // 2 for number in missing]
+    after = [number - low for number, low in zip(missing, before, strict=True)]
     original = tuple(slice(low, low + size) for low, size in zip(before, spatial, strict=True))
     if any(before) or any(after):
         widths = [width for pair in zip(reversed(before), reversed(after), strict=True) for width in pair]
@@ -179,8 +181,12 @@ def bounding_scale(weight: Tensor) -> Tensor:
     Returns:
         (x, y, z) in bfloat16, which holds them exactly.
     """
-    exponent = torch.frexp(weight.float()).exponent.clamp_(min=0)
-    return torch.ldexp(torch.ones_like(weight, dtype=torch.float32), -exponent).bfloat16()
+    scale = torch.empty(weight.shape, dtype=torch.bfloat16, device=weight.device)
+    parts = torch.split(weight.reshape(-1), _SCALED)
+    for part, found in zip(parts, torch.split(scale.view(-1), _SCALED), strict=True):
+        exponent = torch.frexp(part.float()).exponent.clamp_(min=0)
+        found.copy_(torch.ldexp(torch.ones_like(part, dtype=torch.float32), -exponent))
+    return scale
 
 
 def add_predictions(

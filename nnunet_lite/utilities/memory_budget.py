@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from nnunet_lite.utilities.memory import available_memory
+from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.memory import available_memory, format_size
 
+_EXAMPLES = 5  # cases named in a message
 _LOOK = 0.5  # seconds between two looks of one who waits, should a notice get lost
 
 
@@ -35,6 +37,20 @@ class MemoryBudget:
     def taken(self) -> int:
         """Bytes taken now, by work and by arrays that wait."""
         return self._taken + self._waiting
+
+    def warn_of_large(self, cases: Iterable[tuple[str, int]]) -> None:
+        """Say which of all cases (name, bytes) need more than the limit by themselves and will run alone."""
+        cases = list(cases)
+        large = [f"{name} ({format_size(size)})" for name, size in cases if size > self.limit]
+        if large:
+            logger.warning(
+                "%d of %d cases need more memory by estimate than the limit of %s and run alone: %s%s",
+                len(large),
+                len(cases),
+                format_size(self.limit),
+                ", ".join(large[:_EXAMPLES]),
+                ", ..." if len(large) > _EXAMPLES else "",
+            )
 
     def admit(self, size: int, *, alone: bool = False) -> bool:
         """Take `size` bytes for a piece of work, if there is room; give them back with `release`.

@@ -29,7 +29,6 @@ from nnunet_lite.utilities.stopped_processes import StoppedProcesses
 from nnunet_lite.utilities.waiting import as_they_end, error_of
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_EXAMPLES = 5  # cases named in a message
 _POLL = 0.2  # seconds between two looks at the workers' memory
 
 
@@ -82,7 +81,7 @@ def run_tasks(
         mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file need not hold every step
     )
     with progress as bar, WorkerPool(min(processes, len(tasks)), max_ram=max_ram) as pool:
-        _warn_of_large(tasks, pool)
+        pool.budget.warn_of_large((task.name, task.memory) for task in tasks)
         if processes == 0:
             for task in tasks:
                 yield _outcome(task.name, pool.submit(task))
@@ -92,19 +91,6 @@ def run_tasks(
         for future in as_they_end(names):
             bar.update()
             yield _outcome(names[future], future)
-
-
-def _warn_of_large(tasks: list[Task], pool: WorkerPool) -> None:
-    large = [f"{task.name} ({format_size(task.memory)})" for task in tasks if task.memory > pool.max_ram]
-    if large:
-        examples = ", ".join(large[:_EXAMPLES]) + (", ..." if len(large) > _EXAMPLES else "")
-        logger.warning(
-            "%d of %d cases need more memory by estimate than the limit of %s and run alone: %s",
-            len(large),
-            len(tasks),
-            format_size(pool.max_ram),
-            examples,
-        )
 
 
 def _outcome(name: str, future: Future[Any]) -> Outcome:

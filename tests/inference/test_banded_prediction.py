@@ -73,7 +73,7 @@ CASES = [
 @pytest.mark.parametrize(("shape", "lines", "patch"), CASES)
 @pytest.mark.parametrize(("per_pass", "step"), [(1, 0.3), (3, 0.5), (7, 1)])
 def test_the_same_logits(shape, lines, patch, per_pass, step, monkeypatch):
-    monkeypatch.setattr(banded_prediction, "_PIECE", 50)
+    monkeypatch.setattr(banded_prediction, "PIECE", 50)
     image = torch.randn((2, *shape), generator=torch.Generator().manual_seed(1))
     chosen = settings(patch_size=patch, images_per_pass=per_pass, tile_step_size=step)
     model = network(len(patch))

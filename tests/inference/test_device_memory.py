@@ -8,7 +8,7 @@ from torch import nn
 
 from nnunet_lite.exceptions import OutOfMemory
 from nnunet_lite.inference import device_memory
-from nnunet_lite.inference.device_memory import DeviceMemory, bytes_of_sums
+from nnunet_lite.inference.device_memory import DeviceMemory
 from nnunet_lite.inference.logit_prediction import PredictionSettings, predict_logits
 
 CPU = torch.device("cpu")
@@ -103,7 +103,8 @@ def test_sums_that_do_not_fit_beside_one_image_go_to_main_memory(image, caplog):
 
 def test_device_of_sums_is_chosen_beforehand(image, monkeypatch, caplog):
     memory = DeviceMemory()
-    size = bytes_of_sums(1, image.shape, torch.float32, 1)
+    sums = settings().memory_of_sums(image.shape[1:], 1)
+    size = sums.whole + sums.image(1)
     monkeypatch.setattr(device_memory, "free_memory", lambda device: 2 * size)
     assert memory.holds_sums(size, CPU)
     assert not memory.holds_sums(2 * size, CPU) and not memory.holds_sums(3 * size, CPU)
@@ -115,11 +116,6 @@ def test_device_of_sums_is_chosen_beforehand(image, monkeypatch, caplog):
     monkeypatch.setattr(device_memory, "free_memory", lambda device: size)
     predict_logits(network, image, chosen)
     assert network.seen == [8] and chosen.memory.too_large_sums == size
-
-
-def test_size_of_sums():
-    assert bytes_of_sums(25, (1, 10, 20, 30), torch.float16, 1) == 6000 * (4 + 50 + 2 + 2)
-    assert bytes_of_sums(25, (2, 10, 20, 30), torch.float32, 5) == 6000 * (8 + 200 + 4 + 2)
 
 
 def test_members_stay_on_a_device_that_has_room(monkeypatch):

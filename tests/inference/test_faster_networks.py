@@ -75,6 +75,46 @@ def test_computes_the_same(dimensions, residual, batch, channels_last, monkeypat
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolution_of_single_voxels(dimensions, bias):
+    torch.manual_seed(1)
+    convolution = (nn.Conv3d if dimensions == 3 else nn.Conv2d)(6, 5, 1, bias=bias)
+    network, image = nn.Sequential(nn.Identity(), convolution).eval(), torch.randn(1, 6, *(4, 7, 5)[:dimensions])
+    with torch.inference_mode():
+        expected = convolution(image)
+        with faster_network(network, device=CPU, channels_last=True):
+            assert "forward" in convolution.__dict__
+            found = network(with_channels_last(image))
+            assert found.is_contiguous() and torch.allclose(found, expected, atol=1e-6)
+            assert torch.allclose(network(image), expected, atol=1e-6)
+            assert network(torch.cat([image, image])).shape[0] == 2
+            with torch.autocast("cpu", torch.bfloat16):
+                assert torch.allclose(network(with_channels_last(image)).float(), expected, atol=0.05)
+        assert "forward" not in convolution.__dict__
+
+
+@pytest.mark.parametrize("other", [{"stride": 2}, {"padding": 1}, {"kernel_size": 3}, {"groups": 2}])
+def test_other_convolutions_stay_as_they_are(other):
+    convolution = nn.Conv3d(4, 4, **{"kernel_size": 1, **other}).eval()
+    with faster_network(nn.Sequential(convolution), device=CPU, channels_last=True):
+        assert "forward" not in convolution.__dict__
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 6, 7), (1, 1, 5, 6, 7), (3, 1, 5, 6, 7), (2, 1, 1, 1, 1)])
+def test_one_channel_goes_on_with_channels_last(shape):
+    """Else the first convolution's output, as large as any, would be laid out anew."""
+    image = torch.randn(shape)
+    laid = with_channels_last(image)
+    assert torch.equal(laid, image) and laid.stride(1) == 1
+    convolution = (nn.Conv3d if len(shape) == 5 else nn.Conv2d)(1, 4, 3, padding=1)
+    with torch.inference_mode():
+        found, expected = faster_networks._convolve(convolution, laid), convolution(image)
+    assert torch.allclose(found, expected, atol=1e-6)
+    layout = torch.channels_last_3d if len(shape) == 5 else torch.channels_last
+    assert found[0].numel() == 4 or found.is_contiguous(memory_format=layout)
+
+
 def test_mean_far_from_zero_costs_no_digits():
     """Squares of numbers far from zero would have no digits left for the variance."""
     torch.manual_seed(0)
