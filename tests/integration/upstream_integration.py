@@ -280,7 +280,7 @@ class Integration:
             array = content["probabilities"].astype(np.float32)
         channels = 2 if self.variant.regions else 3
         require(array.shape == (channels, *labels.shape), f"{file}: shape {array.shape}, labels {labels.shape}")
-        require(bool(np.isfinite(array).all()) and 0 <= array.min() and array.max() <= 1.001, f"{file}: values")
+        require(bool(np.isfinite(array).all()) and array.min() >= 0 and array.max() <= 1.001, f"{file}: values")
         if self.variant.regions:
             expected = np.where(array[1] > 0.5, 2, np.where(array[0] > 0.5, 1, 0))
         else:
@@ -295,7 +295,9 @@ class Integration:
         summary = json.loads(file.read_text())
         classes = {"(1, 2)", "2"} if self.variant.regions else {"1", "2"}
         require(set(summary["mean"]) == classes, f"{file}: classes {set(summary['mean'])}")
-        require(len(summary["metric_per_case"]) == cases, f"{file}: {len(summary['metric_per_case'])} cases, not {cases}")
+        require(
+            len(summary["metric_per_case"]) == cases, f"{file}: {len(summary['metric_per_case'])} cases, not {cases}"
+        )
         dice = float(summary["foreground_mean"]["Dice"])
         require(0 <= dice <= 1, f"{file}: Dice {dice}")
         return dice
@@ -432,7 +434,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             make_dataset(args.source, place.raw, VARIANTS[number], args.cases)
             dice = Integration(place, VARIANTS[number], args.folds, args.configurations).run(args.jobs)
             text = ", ".join(f"{name} {value:.4f}" for name, value in dice.items())
-            print(f"Dataset{number} passed in {time.monotonic() - begin:.0f} s; Dice of the test cases: {text}", flush=True)
+            print(
+                f"Dataset{number} passed in {time.monotonic() - begin:.0f} s; Dice of the test cases: {text}",
+                flush=True,
+            )
     except Failure as failure:
         print(f"FAILED: {failure}", file=sys.stderr)
         return 1
