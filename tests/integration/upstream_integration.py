@@ -383,7 +383,13 @@ class Integration:
         self.stage(self.plan_and_preprocess)
         for commands in self.trainings():
             with ThreadPoolExecutor(jobs) as pool:
-                list(pool.map(self.place.run, commands))
+                trainings = [pool.submit(self.place.run, command) for command in commands]
+                try:
+                    for training in trainings:
+                        training.result()
+                except Failure:
+                    pool.shutdown(cancel_futures=True)
+                    raise
         self.stage(self.check_trainings)
         number = self.variant.dataset_id
         first, last = self.configurations[0], self.configurations[-1]
