@@ -95,6 +95,7 @@ def test_from_raw_images(
     assert "nnUNetv2_apply_postprocessing" in (results / "inference_instructions.txt").read_text()
 
 
+@pytest.mark.slow
 def test_from_a_model_that_was_begun_otherwise(nnunet_folders: Folders, follow: Callable[[str], list[str]]) -> None:
     """Two configurations of a trainer with a name of its own; without probabilities, interrupted, not validated."""
     folder = tiny_training.write_dataset(nnunet_folders.preprocessed)
