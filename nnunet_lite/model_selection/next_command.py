@@ -83,10 +83,11 @@ def _training_of_model(model: ModelStatus) -> str | None:
 
 def _comparison(status: DatasetStatus) -> str | None:
     """nnUNetv2_find_best_configuration for models of one trainer and plans, until it has seen all of them."""
+    planned = {(entry.plans, entry.configuration) for entry in status.configurations}  # an installed model is not
     groups: dict[tuple[str, str], list[ModelStatus]] = defaultdict(list)
     for model in status.models:
-        if model.is_complete:
-            name = parse_model_folder_name(model.folder.name)
+        name = parse_model_folder_name(model.folder.name)
+        if model.is_complete and (name.plans, name.configuration) in planned:
             groups[name.trainer, name.plans].append(model)
     if status.chosen:
         chosen = parse_model_folder_name(status.chosen[0])

@@ -96,4 +96,7 @@ def test_a_model_without_its_data_can_only_predict() -> None:
     installed = model("3d_fullres", FoldStatus("all", "trained", None, None, False), trainer="nnUNetTrainer_e20")
     command = "finished; predict with nnUNetv2_predict -d 41 -i INPUT_FOLDER -o OUTPUT_FOLDER -c 3d_fullres -f all"
     assert says(installed, configurations=[], training_cases=0) == f"{command} -tr nnUNetTrainer_e20"
+    validated = complete("3d_fullres")
+    command = "finished; predict with nnUNetv2_predict -d 41 -i INPUT_FOLDER -o OUTPUT_FOLDER -c 3d_fullres -f 0 1"
+    assert says(validated, configurations=[], training_cases=0) == command
     assert says(configurations=[], training_cases=0) == "put images and labels into nnUNet_raw, or install a model"
