@@ -99,7 +99,7 @@ class Workplace:
             folder.mkdir(parents=True, exist_ok=True)
         module = TRAINER_MODULE.format(package=package, iterations=iterations)
         (trainers / "integration_trainer.py").write_text(module)
-        self.environment = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "2", **os.environ}
+        self.environment = {"nnUNet_def_n_proc": "2", **os.environ}
         for name in ("raw", "preprocessed", "results"):
             self.environment[f"nnUNet_{name}"] = str(work / f"nnUNet_{name}")
         self.environment["nnUNet_extTrainer"] = str(trainers)
@@ -113,10 +113,13 @@ class Workplace:
         words = shlex.split(command)
         if words[0] in ("nnUNetv2_train", "nnUNetv2_predict"):
             words += ["-device", self.device]
+        environment = dict(self.environment)
+        if words[0] == "nnUNetv2_train":  # upstream's planning does not work with it
+            environment.setdefault("nnUNet_n_proc_DA", "0")
         begin = time.monotonic()
         done = subprocess.run(
             words,
-            env=self.environment,
+            env=environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
