@@ -117,15 +117,18 @@ class Workplace:
         if words[0] == "nnUNetv2_train":  # upstream's planning does not work with it
             environment.setdefault("nnUNet_n_proc_DA", "0")
         begin = time.monotonic()
-        done = subprocess.run(
-            words,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=self.timeout,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                words,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=self.timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Failure(str(error)) from error
         line = f"{time.monotonic() - begin:7.1f} s  exit code {done.returncode}  {shlex.join(words)}"
         with self.log.open("a") as file:
             file.write(line + "\n")
