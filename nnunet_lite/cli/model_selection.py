@@ -95,17 +95,20 @@ def _validate(candidate: Candidate, fold: int | str, probabilities: bool, device
     """Make the validation of a trained fold; one that is not trained is left to the message at the end."""
     if not (candidate.folder / f"fold_{fold}" / "checkpoint_final.pth").is_file():
         return
+    from nnunet_lite.training.overrides import trainer_and_overrides
     from nnunet_lite.training.run_training import run_training
     from nnunet_lite.utilities.device import resolve_device
 
+    trainer, overrides = trainer_and_overrides(candidate.trainer)
     print(f"Validating {candidate.identifier}, fold {fold}")
     run_training(
         candidate.folder.parent.name,
         candidate.configuration,
         fold,
-        candidate.trainer,
+        trainer,
         candidate.plans,
         export_validation_probabilities=probabilities,
         only_run_validation=True,
         device=resolve_device(device),
+        **overrides._asdict(),
     )

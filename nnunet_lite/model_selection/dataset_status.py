@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import ArgumentError, nnUNetError
-from nnunet_lite.model_selection.accumulate_cv_results import train_command
-from nnunet_lite.models.model_names import Fold, parse_model_folder_name
+from nnunet_lite.model_selection.next_command import next_command
+from nnunet_lite.models.model_names import Fold, model_folder_name, parse_model_folder_name
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunet_lite.plans.plans_manager import PlansManager, available_plans, load_plans
-from nnunet_lite.plans.raw_dataset import dataset_name_to_id, list_image_cases
+from nnunet_lite.plans.raw_dataset import list_image_cases
 from nnunet_lite.utilities.files import load_json, subdirs, subfiles
 
 _FOLDS = 5  # of a cross-validation, unless splits_final.json says otherwise
@@ -60,6 +60,8 @@ class ConfigurationStatus(NamedTuple):
     plans: str
     configuration: str
     preprocessed: int  # cases
+    data: str = ""  # name of their folder
+    previous_stage: str | None = None
 
 
 class DatasetStatus(NamedTuple):
@@ -72,6 +74,7 @@ class DatasetStatus(NamedTuple):
     configurations: list[ConfigurationStatus]
     models: list[ModelStatus]
     chosen: list[str]  # models of inference_information.json
+    considered: list[str]  # models that were compared then
     next_command: str
     fault: str | None  # why less is known than might be
 
@@ -89,11 +92,10 @@ def dataset_status(name: str) -> DatasetStatus:
     configurations = list(_configurations(preprocessed, faults)) if preprocessed is not None else []
     results = _below(nnUNet_results, name)
     models = list(_models(results, _number_of_folds(preprocessed))) if results is not None else []
-    chosen = _chosen(results) if results is not None else []
-    status = DatasetStatus(
-        name, training, test, fingerprint, configurations, models, chosen, "", "; ".join(faults) or None
-    )
-    return status._replace(next_command=_next_command(status))
+    chosen, considered = _comparison(results) if results is not None else ([], [])
+    fault = "; ".join(faults) or None
+    status = DatasetStatus(name, training, test, fingerprint, configurations, models, chosen, considered, "", fault)
+    return status._replace(next_command=next_command(status))
 
 
 def _below(root: Any, name: str) -> Path | None:
@@ -122,8 +124,10 @@ def _configurations(folder: Path, faults: list[str]) -> Iterator[ConfigurationSt
         try:
             manager = PlansManager(load_plans(folder / f"{plans}.json"))
             for name in manager.available_configurations:
-                data = folder / manager.get_configuration(name).data_identifier
-                yield ConfigurationStatus(plans, name, len(subfiles(data, ".pkl")) if data.is_dir() else 0)
+                configuration = manager.get_configuration(name)
+                data, previous = folder / configuration.data_identifier, configuration.previous_stage_name
+                cases = len(subfiles(data, ".pkl")) if data.is_dir() else 0
+                yield ConfigurationStatus(plans, name, cases, data.name, previous)
         except nnUNetError as error:
             faults.append(str(error))
 
@@ -199,51 +203,18 @@ def _dice(summary: Path) -> float | None:
         return None
 
 
-def _chosen(results: Path) -> list[str]:
+def _comparison(results: Path) -> tuple[list[str], list[str]]:
+    """Names of the models that nnUNetv2_find_best_configuration chose, and of all that it compared."""
     try:
-        best = load_json(results / "inference_information.json")["best_model_or_ensemble"]
-        return [
-            "__".join((model["trainer"], model["plans_identifier"], model["configuration"]))
-            for model in best["selected_model_or_models"]
+        information = load_json(results / "inference_information.json")
+        chosen = [
+            model_folder_name(model["trainer"], model["plans_identifier"], model["configuration"])
+            for model in information["best_model_or_ensemble"]["selected_model_or_models"]
+        ]
+        considered = [
+            model_folder_name(model["trainer"], model["plans"], model["configuration"])
+            for model in information["considered_models"]
         ]
     except (OSError, ValueError, KeyError, TypeError):
-        return []
-
-
-def _next_command(status: DatasetStatus) -> str:
-    """The first thing that is missing on the way to predictions."""
-    number = dataset_name_to_id(status.name)
-    if status.training_cases and not (status.configurations and any(c.preprocessed for c in status.configurations)):
-        check = "" if status.fingerprint else " --verify_dataset_integrity"
-        return f"nnUNetv2_plan_and_preprocess -d {number}{check}"
-    for model in status.models:
-        command = _next_of_model(model)
-        if command is not None:
-            return command
-    if not status.models:
-        ready = [entry for entry in status.configurations if entry.preprocessed]
-        if not ready:
-            return "put images and labels into nnUNet_raw, or install a model"
-        best = next((entry for entry in ready if entry.configuration == "3d_fullres"), ready[0])
-        plans = "" if best.plans == "nnUNetPlans" else f" -p {best.plans}"
-        return f"nnUNetv2_train {number} {best.configuration} 0 --npz{plans}"
-    if status.chosen:
-        return f"nnUNetv2_predict, as inference_instructions.txt of {status.name} in nnUNet_results says"
-    complete = [parse_model_folder_name(model.folder.name) for model in status.models if model.is_complete]
-    names = sorted({name.configuration for name in complete})
-    if names:
-        return f"nnUNetv2_find_best_configuration {number} -c {' '.join(names)}"
-    return f"nnUNetv2_predict -d {number} -i INPUT_FOLDER -o OUTPUT_FOLDER -c CONFIGURATION -f all"
-
-
-def _next_of_model(model: ModelStatus) -> str | None:
-    """What a model needs that was begun: the rest of a training, a validation, another fold."""
-    for fold in model.folds:
-        if fold.state == "interrupted":
-            return f"{train_command(model.folder, fold.fold)} --c"
-        if fold.state == "trained" and fold.dice is None:
-            return f"{train_command(model.folder, fold.fold)} --val --npz"
-    if any(fold.fold == "all" for fold in model.folds) or model.is_complete:
-        return None
-    missing = model.fold_to_train
-    return None if missing is None else f"{train_command(model.folder, missing)} --npz"
+        return [], []
+    return chosen, considered

@@ -58,21 +58,27 @@ class Overrides(NamedTuple):
             raise ArgumentError(f"--seed {self.seed}: expected a whole number from 0 to {_HIGHEST_SEED}")
 
 
-def trainer_and_flags(name: str) -> tuple[str, list[str]]:
-    """What -tr and the other flags were, of a model folder's first part: the inverse of `Overrides.name_parts`.
+def trainer_and_overrides(name: str) -> tuple[str, Overrides]:
+    """The trainer and its settings, of a model folder's first part: the inverse of `Overrides.name_parts`.
 
-    nnUNetTrainer_e20_s1 -> ("nnUNetTrainer", ["--epochs 20", "--seed 1"]).
+    nnUNetTrainer_e20_s1 -> ("nnUNetTrainer", Overrides(epochs=20, seed=1)).
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        return name, []
+        return name, Overrides()
     values = match.groupdict()
     given = Overrides(
         **{key: int(values[key]) for key in ("epochs", "iterations", "batch_size", "seed") if values[key] is not None},
         lr=None if values["lr"] is None else float(values["lr"]),
         deterministic=values["deterministic"] is not None,
     )
-    return values["trainer"], given.flags()
+    return values["trainer"], given
+
+
+def trainer_and_flags(name: str) -> tuple[str, list[str]]:
+    """What -tr and the other flags were: nnUNetTrainer_e20_s1 -> ("nnUNetTrainer", ["--epochs 20", "--seed 1"])."""
+    trainer, given = trainer_and_overrides(name)
+    return trainer, given.flags()
 
 
 def apply_overrides(trainer: Any, chosen: Overrides) -> None:

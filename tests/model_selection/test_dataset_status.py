@@ -48,18 +48,21 @@ def test_every_step(nnunet_folders: Folders) -> None:
     data = preprocessed / NAME / "nnUNetPlans_3d_fullres"
     data.mkdir()
     (data / "case_0.pkl").touch()
+    says("nnUNetv2_preprocess -d 41 -plans_name nnUNetPlans -c 2d 3d_lowres 3d_fullres")
+    for number in (1, 2):
+        (data / f"case_{number}.pkl").touch()
     found = {entry.configuration: entry.preprocessed for entry in dataset_status(NAME).configurations}
-    assert found == {"2d": 0, "3d_lowres": 0, "3d_fullres": 1, "3d_cascade_fullres": 1}
+    assert found == {"2d": 0, "3d_lowres": 0, "3d_fullres": 3, "3d_cascade_fullres": 3}
     says("nnUNetv2_train 41 3d_fullres 0 --npz")
     (preprocessed / NAME / "splits_final.json").write_text("[{}, {}]")
     model = make_model(results, raw / NAME / "labelsTr", "3d_fullres", 30, documents())
-    says("nnUNetv2_find_best_configuration 41 -c 3d_fullres")
+    says("nnUNetv2_find_best_configuration 41 -c 3d_fullres -f 0 1")
     (preprocessed / NAME / "splits_final.json").write_text("[{}, {}, {}]")
     says(f"nnUNetv2_train {NAME} 3d_fullres 2 --npz")
     (model / "fold_1" / "validation" / "summary.json").unlink()
     says(f"nnUNetv2_train {NAME} 3d_fullres 1 --val --npz")
     (model / "fold_1" / "checkpoint_final.pth").rename(model / "fold_1" / "checkpoint_latest.pth")
-    says(f"nnUNetv2_train {NAME} 3d_fullres 1 --c")
+    says(f"nnUNetv2_train {NAME} 3d_fullres 1 --c --npz")
     (model / "fold_1" / "metrics.jsonl").write_text('{"epoch": 0}\n{"epoch": 1}\n{"epo')
     fold = dataset_status(NAME).models[0].folds[1]
     assert (fold.state, fold.epoch, fold.dice) == ("in training", 2, None)
@@ -78,7 +81,9 @@ def test_the_best_model_and_epochs_of_upstreams_log(nnunet_folders: Folders) -> 
     (preprocessed / NAME / "splits_final.json").write_text("[{}, {}]")
     find_best_configuration(NAME, models, folds=(0, 1), num_processes=0)
     status = dataset_status(NAME)
-    assert status.chosen == [MODEL] and "inference_instructions.txt" in status.next_command
+    assert status.chosen == status.considered == [MODEL]
+    instructions = results / NAME / "inference_instructions.txt"
+    assert status.next_command == f"finished; predict with the commands in {instructions}" and instructions.is_file()
     fold = status.models[0].folds[0]
     assert (fold.epoch, fold.probabilities, fold.state) == (2, True, "trained") and 0 < (fold.dice or 0) < 1
 

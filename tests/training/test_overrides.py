@@ -18,7 +18,7 @@ from nnunet_lite.extensions import find_class
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.training.determinism import set_determinism
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunet_lite.training.overrides import Overrides, trainer_and_flags
+from nnunet_lite.training.overrides import Overrides, trainer_and_flags, trainer_and_overrides
 from nnunet_lite.training.run_training import Start, prepare_start
 
 CPU = torch.device("cpu")
@@ -187,4 +187,5 @@ def test_another_seed_or_rate_than_the_checkpoints(dataset: Folders, caplog: pyt
 )
 @pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainer_5epochs", "My_e_Trainer", "nnUNetTrainerDA5ord0"])
 def test_flags_of_a_folders_name(trainer: str, chosen: Overrides) -> None:
-    assert trainer_and_flags("_".join([trainer, *chosen.name_parts()])) == (trainer, chosen.flags())
+    name = "_".join([trainer, *chosen.name_parts()])
+    assert trainer_and_overrides(name) == (trainer, chosen) and trainer_and_flags(name) == (trainer, chosen.flags())
