@@ -21,6 +21,7 @@ from nnunet_lite.evaluation.metrics import LabelOrRegion
 from nnunet_lite.evaluation.summary import label_or_region_to_key, load_summary_json, save_summary_json
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.plans.prediction_documents import Documents, dataset_json_of, plans_of
 from nnunet_lite.postprocessing.connected_components import (
     groups_without_common_labels,
     remove_all_but_largest_component_from_segmentation,
@@ -34,7 +35,7 @@ from nnunet_lite.postprocessing.decision import (
     metrics_of_cases,
 )
 from nnunet_lite.postprocessing.postprocessing_file import FUNCTION, save_postprocessing
-from nnunet_lite.utilities.files import PathLike, copy_file, load_json, save_json, storage_errors, subfiles
+from nnunet_lite.utilities.files import PathLike, copy_file, save_json, storage_errors, subfiles
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 
@@ -49,7 +50,6 @@ _BYTES_PER_VOXEL = 30  # of a case while its components are looked for
 _VOXELS_PER_SECOND = 2e7  # of one process, roughly
 _WORKER_START = 1.0  # seconds; work that takes less altogether is done in this process
 
-Documents = PathLike | Mapping[str, Any] | None
 Files = tuple[str, str, str]  # name, reference, prediction
 
 
@@ -62,30 +62,25 @@ class _Folder(NamedTuple):
     classes: list[LabelOrRegion]
     foreground_labels: list[int]
     ignore_label: int | None
-    documents: dict[str, dict[str, Any]]  # file name -> content
 
     @staticmethod
     def open(path: PathLike, plans: Documents, dataset_json: Documents) -> _Folder:
         folder = Path(path)
         if not folder.is_dir():
             raise DatasetError(f"There is no folder {folder}; expected one with segmentations")
-        documents = {
-            "plans.json": _document(folder, "plans.json", plans, "-plans_json"),
-            "dataset.json": _document(folder, "dataset.json", dataset_json, "-dataset_json"),
-        }
-        plans_manager = PlansManager(documents["plans.json"])
-        labels = plans_manager.get_label_manager(documents["dataset.json"])
+        plans_manager = PlansManager(plans_of(folder, plans, "; name it with -plans_json"))
+        document = dataset_json_of(folder, dataset_json, "; name it with -dataset_json")
+        labels = plans_manager.get_label_manager(document)
         classes: list[LabelOrRegion] = list(labels.foreground_labels)
         if labels.has_regions:
             classes = labels.foreground_regions
         return _Folder(
             folder,
-            documents["dataset.json"]["file_ending"],
+            document["file_ending"],
             plans_manager.image_reader_writer_class(),
             classes,
             labels.foreground_labels,
             labels.ignore_label,
-            documents,
         )
 
 
@@ -313,20 +308,6 @@ def process_file(
     result = apply_postprocessing(segmentation[0], pp_fns, pp_fn_kwargs)
     properties = {**properties, **reader.properties_for_writing(source)}
     reader.write_seg(result, target, properties)
-
-
-def _document(folder: Path, name: str, given: Documents, flag: str) -> dict[str, Any]:
-    if isinstance(given, Mapping):
-        return dict(given)
-    file = folder / name if given is None else Path(given)
-    if not file.is_file():
-        advice = f"; name it with {flag}" if given is None else ""
-        raise DatasetError(f"There is no {file}{advice}")
-    try:
-        content: dict[str, Any] = load_json(file)
-    except ValueError as error:
-        raise DatasetError(f"{file} is no valid JSON ({error})") from error
-    return content
 
 
 def _worthwhile(requested: int | None, files: Sequence[str], reader: Any) -> int:
