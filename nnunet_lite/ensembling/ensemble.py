@@ -30,6 +30,7 @@ from nnunet_lite.plans.prediction_documents import Documents, dataset_json_of, p
 from nnunet_lite.utilities.files import PathLike, copy_file, save_json, save_pickle
 from nnunet_lite.utilities.npz_stream import npz_stream
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
+from nnunet_lite.utilities.temporary_names import remove_abandoned_files
 from nnunet_lite.utilities.wording import counted
 
 _BYTES_PER_VOXEL = 20  # of a case, whatever the number of its classes
@@ -206,6 +207,7 @@ def merge_cases(
         )
         for case, files in members.items()
     ]
+    remove_abandoned_files(target)
     collect(run_tasks(tasks, processes, description="Ensembling"))
 
 

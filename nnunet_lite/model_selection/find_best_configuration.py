@@ -33,6 +33,7 @@ from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.postprocessing.remove_connected_components import determine_postprocessing
 from nnunet_lite.utilities.files import load_json, subfiles
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.temporary_names import remove_abandoned_files
 
 default_trained_models = tuple(
     {"plans": "nnUNetPlans", "configuration": configuration, "trainer": "nnUNetTrainer"}
@@ -140,7 +141,9 @@ def find_best_configuration(
         "ensembling_allowed": allow_ensembling,
         "folds": list(folds),
     }
-    write_inference_information(information, Path(os.fspath(nnUNet_results), dataset_name))
+    target = Path(os.fspath(nnUNet_results), dataset_name)
+    remove_abandoned_files(target)
+    write_inference_information(information, target)
     return information
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.utilities.files import PathLike, atomic_path
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.temporary_names import temporary_folder
 from nnunet_lite.version import __version__
 
 _CHUNK = 2**20
@@ -135,12 +135,12 @@ def _write(output: Path, root: Path, dataset: str, files: Iterable[Path], infere
     manifest: dict[str, Any] = {}
     with (
         atomic_path(output) as temporary,
-        tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder,
+        temporary_folder(output.with_name("checkpoint")) as folder,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
     ):
         for file in dict.fromkeys(files):
             name = file.relative_to(root).as_posix()
-            packed = _without_training_state(file, Path(folder)) if inference_only and file.suffix == ".pth" else file
+            packed = _without_training_state(file, folder) if inference_only and file.suffix == ".pth" else file
             manifest[name] = _pack(archive, packed, name)
         about = {"made_by": f"nnunet_lite {__version__}", "files": manifest}
         archive.writestr(f"{dataset}/{MANIFEST}", json.dumps(about, indent=4))

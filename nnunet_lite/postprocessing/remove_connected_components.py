@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +37,7 @@ from nnunet_lite.postprocessing.postprocessing_file import FUNCTION, save_postpr
 from nnunet_lite.utilities.files import PathLike, copy_file, save_json, storage_errors, subfiles
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
+from nnunet_lite.utilities.temporary_names import remove_abandoned_files, temporary_folder
 
 __all__ = [
     "apply_postprocessing",
@@ -219,13 +219,13 @@ def _write_processed(
     processes: int,
 ) -> None:
     """Let `target` hold the processed segmentations and their summary.json alone; complete or not at all."""
-    with storage_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".postprocessed-") as temporary:
-        new = Path(temporary) / target.name
+    with storage_errors(target), temporary_folder(target) as temporary:
+        new = temporary / target.name
         new.mkdir()
         _process_files([Path(prediction) for _, _, prediction in pairs], new, kwargs, folder.reader, processes)
         save_summary_json(_with_files(metrics, pairs, target), new / "summary.json")
         if target.is_dir():
-            target.rename(Path(temporary) / "before")
+            target.rename(temporary / "before")
         new.rename(target)
 
 
@@ -284,6 +284,7 @@ def _process_files(
     steps = functions or [remove_all_but_largest_component_from_segmentation] * len(kwargs)
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
+        remove_abandoned_files(target)
     tasks = [
         Task(
             file.name, process_file, (str(file), str(target / file.name), reader, steps, kwargs), _memory(file, reader)
