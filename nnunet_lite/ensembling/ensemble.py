@@ -116,7 +116,7 @@ def ensemble_folders(
         dataset_json_file_or_dict, plans_json_file_or_dict: None takes those of the first folder.
 
     Raises:
-        ArgumentError: no folder, or the output folder among them.
+        ArgumentError: no folder, one twice, or the output folder among them.
         DatasetError: probabilities are missing (says of which cases), folders with different cases or labels, or
             cases that failed.
     """
@@ -124,8 +124,12 @@ def ensemble_folders(
     target = Path(output_folder)
     if not folders:
         raise ArgumentError("No folders to ensemble; name at least one with -i")
-    if target.resolve() in [folder.resolve() for folder in folders]:
+    resolved = [folder.resolve() for folder in folders]
+    if target.resolve() in resolved:
         raise ArgumentError(f"-o {target} is one of the input folders; name another one")
+    twice = [str(folder) for number, folder in enumerate(folders) if folder.resolve() in resolved[:number]]
+    if twice:
+        raise ArgumentError(f"-i names {twice[0]} twice; name the folder of each model once")
     cases = common_cases(folders)
     advice = f", which says what the probabilities in {folders[0]} mean"
     dataset_json = dataset_json_of(folders[0], dataset_json_file_or_dict, advice)

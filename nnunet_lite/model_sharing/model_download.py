@@ -60,7 +60,10 @@ def download_and_install_from_url(url: str, sha256: str | None = None, overwrite
 def download(url: str, folder: Path, sha256: str | None = None) -> Path:
     """The file behind an address, complete, in a folder; a part of an earlier download there is completed."""
     if urlsplit(url).scheme not in ("http", "https", "file"):
-        raise ArgumentError(f"{url}: expected an address that begins with https://, http:// or file://")
+        raise ArgumentError(
+            f"{url}: expected an address that begins with https://, http:// or file://; a zip on this machine is for "
+            "nnUNetv2_install_pretrained_model_from_zip"
+        )
     target = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.zip"
     partial = target.with_suffix(".part")
     with storage_errors(target):

@@ -42,7 +42,10 @@ def install_model_from_zip_file(zip_file: PathLike, overwrite: bool = False) -> 
     """
     source = Path(zip_file)
     if not source.is_file():
-        raise ArgumentError(f"There is no file {source}")
+        what = f"{source} is a folder, expected a zip" if source.is_dir() else f"There is no file {source}"
+        is_address = "://" in os.fspath(zip_file)
+        advice = "; addresses are for nnUNetv2_download_pretrained_model_by_url" if is_address else ""
+        raise ArgumentError(f"{what}{advice}")
     results = Path(os.fspath(nnUNet_results))
     try:
         with zipfile.ZipFile(source) as archive:

@@ -109,8 +109,14 @@ def determine_postprocessing(
         The functions to apply in order, and the arguments of each.
 
     Raises:
+        ArgumentError: the two folders are swapped.
         DatasetError: documents, predictions or references are missing, cannot be read, or differ in shape.
     """
+    hold_plans = [Path(folder, "plans.json").is_file() for folder in (folder_predictions, folder_ref)]
+    if plans_file_or_dict is None and hold_plans == [False, True]:
+        raise ArgumentError(
+            f"{folder_ref} holds predictions (plans.json), {folder_predictions} does not; are -i and -ref swapped?"
+        )
     folder = _Folder.open(folder_predictions, plans_file_or_dict, dataset_json_file_or_dict)
     pairs = pair_files(Path(folder_ref), folder.path, folder.file_ending, chill=True)
     missing = len(subfiles(folder_ref, folder.file_ending)) - len(pairs)
@@ -282,7 +288,7 @@ def _process_files(
     functions: Sequence[Callable[..., Any]] | None = None,
 ) -> None:
     steps = functions or [remove_all_but_largest_component_from_segmentation] * len(kwargs)
-    with storage_errors(target):
+    with storage_errors(target / files[0].name):
         target.mkdir(parents=True, exist_ok=True)
         remove_abandoned_files(target)
     tasks = [

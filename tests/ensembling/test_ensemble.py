@@ -159,6 +159,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (two / "dataset.json").write_text(json.dumps(DOCUMENTS["dataset.json"]))
     with pytest.raises(ArgumentError, match="one of the input folders"):
         ensemble_folders([one, two], two)
+    refused("-i names .*1 twice", [one, one], ArgumentError)
     (one / "plans.json").unlink()
     refused("There is no .*plans.json")
     write(one, {})

@@ -196,8 +196,6 @@ def test_stopped_anywhere(scene: Callable[[], Path], name: str, blow: Callable[[
         left = visible(place)
         odd = [file for file, text in left.items() if text not in (before.get(file), after.get(file))]
         assert not odd, f"stopped at step {strike}: half-written {odd}"
-        if blow is ctrl_c:
-            assert not [file for file in hidden(place) if ".downloads" not in file]
         command(place)
         assert visible(place) == after, f"stopped at step {strike}, run again"
         assert not [file for file in hidden(place) if not file.endswith(".downloads")], f"stopped at step {strike}"

@@ -187,3 +187,9 @@ def test_the_command_of_a_folder() -> None:
     assert train_command(folder, "all") == (
         f"nnUNetv2_train {NAME} 3d_fullres all -tr PretrainedTrainer_adam__warm -p {plans} --epochs 5 --seed 1"
     )
+
+
+def test_plans_and_configurations_there_are(nnunet_folders: Folders) -> None:
+    prepare(nnunet_folders, {"3d_fullres": 3})
+    with pytest.raises(DatasetError, match=r"asked for nnUNetPlans, 3dfullres, planned are .*: nnUNetPlans \(2d, 3d_"):
+        find("3dfullres")

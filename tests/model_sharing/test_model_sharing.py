@@ -168,7 +168,7 @@ def test_what_is_missing(results: Path, tmp_path: Path) -> None:
         export(tmp_path / "m.zip", "2d", "3d_lowres")
     (results / NAME / MODEL.format("2d") / "fold_0" / "progress.png").unlink()
     with pytest.raises(
-        PathError, match=r"1 files of these models are missing; --not_strict packs what there is:\n.*progress"
+        PathError, match=r"1 file of these models is missing; --not_strict packs what there is:\n.*progress"
     ):
         export(tmp_path / "m.zip", "2d")
     names = export(tmp_path / "m.zip", "2d", "3d_lowres", strict=False)
@@ -178,6 +178,8 @@ def test_what_is_missing(results: Path, tmp_path: Path) -> None:
         export(tmp_path / "n.zip", "2d", strict=False)
     with pytest.raises(PathError, match="None of the models exists"):
         export(tmp_path / "n.zip", "3d_lowres", strict=False)
+    with pytest.raises(StorageError, match="is a folder, expected the name of a file"):
+        export(tmp_path, "2d", strict=False)
     assert not (tmp_path / "n.zip").exists() and not [f for f in tmp_path.iterdir() if f.name.startswith(".")]
 
 
@@ -280,6 +282,10 @@ def test_hostile_contents(results: Path, tmp_path: Path, monkeypatch: pytest.Mon
         install_model_from_zip_file(tmp_path / "changed.zip")
     with pytest.raises(ArgumentError, match="There is no file"):
         install_model_from_zip_file(tmp_path / "none.zip")
+    with pytest.raises(ArgumentError, match="is a folder, expected a zip"):
+        install_model_from_zip_file(tmp_path)
+    with pytest.raises(ArgumentError, match="addresses are for nnUNetv2_download_pretrained_model_by_url"):
+        install_model_from_zip_file("http://somewhere/m.zip")
 
 
 def test_no_models(results: Path, tmp_path: Path) -> None:
