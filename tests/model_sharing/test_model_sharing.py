@@ -174,7 +174,7 @@ def test_what_is_missing(results: Path, tmp_path: Path) -> None:
     names = export(tmp_path / "m.zip", "2d", "3d_lowres", strict=False)
     assert f"{NAME}/{MODEL.format('2d')}/fold_0/checkpoint_final.pth" in names
     (results / NAME / MODEL.format("2d") / "fold_1" / "checkpoint_final.pth").unlink()
-    with pytest.raises(PathError, match=r"are missing:\n.*fold_1/checkpoint_final.pth"):
+    with pytest.raises(PathError, match=r"is missing:\n.*fold_1/checkpoint_final.pth"):
         export(tmp_path / "n.zip", "2d", strict=False)
     with pytest.raises(PathError, match="None of the models exists"):
         export(tmp_path / "n.zip", "3d_lowres", strict=False)
