@@ -82,7 +82,11 @@ def compare(what: str, expected: dict[str, Path], found: dict[str, Path]) -> Non
 
 def main() -> None:
     """Make, exchange, compare."""
-    bench = Bench(__doc__, ("--cases", {"type": int, "default": 2, "help": "images to predict"}))
+    bench = Bench(
+        __doc__,
+        ("--cases", {"type": int, "default": 2, "help": "images to predict"}),
+        ("--owner", {"choices": ("upstream", "ours"), "help": "only this side's model"}),
+    )
     upstream, ours = bench.pair()
     images = bench.work / "images"
     remove(images)
@@ -90,6 +94,8 @@ def main() -> None:
     for file in sorted((bench.dataset(DATASET) / "imagesTr").glob("*.nii.gz"))[: bench.args.cases]:
         crop_image(file, images / file.name, 60)
     for owner, guest in ((upstream, ours), (ours, upstream)):
+        if bench.args.owner not in (None, owner.name):
+            continue
         make_model(bench, owner)
         expected = use(bench, owner, owner.results / DATASET / MODEL, owner.folder / "own")
         archive = export(owner, owner.results, bench.work / f"{owner.name}.zip")
