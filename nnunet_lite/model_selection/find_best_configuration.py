@@ -28,11 +28,13 @@ from nnunet_lite.model_selection.accumulate_cv_results import (
 from nnunet_lite.model_selection.inference_instructions import write_inference_information
 from nnunet_lite.models.model_names import Fold, folds_tuple_to_string, get_output_folder
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_results
-from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.plans.plans_manager import PlansManager, available_plans
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
 from nnunet_lite.postprocessing.remove_connected_components import determine_postprocessing
 from nnunet_lite.utilities.files import load_json, subfiles
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.temporary_names import remove_abandoned_files
+from nnunet_lite.utilities.wording import counted
 
 default_trained_models = tuple(
     {"plans": "nnUNetPlans", "configuration": configuration, "trainer": "nnUNetTrainer"}
@@ -140,7 +142,9 @@ def find_best_configuration(
         "ensembling_allowed": allow_ensembling,
         "folds": list(folds),
     }
-    write_inference_information(information, Path(os.fspath(nnUNet_results), dataset_name))
+    target = Path(os.fspath(nnUNet_results), dataset_name)
+    remove_abandoned_files(target)
+    write_inference_information(information, target)
     return information
 
 
@@ -167,8 +171,19 @@ def _candidates(dataset_name: str, models: Sequence[Mapping[str, str]]) -> list[
     if missing:
         raise PathError("\n".join([*missing, "or leave it out: name the others with -c, -p and -tr"]))
     if not found:
-        raise DatasetError(f"No model of {dataset_name} to compare: no plans have any of the configurations asked for")
+        raise DatasetError(_nothing_planned(dataset_name, models))
     return found
+
+
+def _nothing_planned(dataset_name: str, models: Sequence[Mapping[str, str]]) -> str:
+    wanted = sorted({f"{model['plans']}, {model['configuration']}" for model in models})
+    folder = Path(nnUNet_preprocessed / dataset_name)
+    plans = available_plans(folder) if folder.is_dir() else []
+    there = [f"{name} ({', '.join(PlansManager(folder / f'{name}.json').available_configurations)})" for name in plans]
+    return (
+        f"No model of {dataset_name} to compare: asked for {' or '.join(wanted)}, planned are in {folder}: "
+        f"{', '.join(there) or 'none'}; name them with -p and -c"
+    )
 
 
 def _complete(
@@ -189,7 +204,7 @@ def _complete(
     if missing:
         lines = [f"  {command_for_missing_validation(one.folder, fold, npz)}" for one, fold, npz in missing]
         advice = " (or compare single models alone: --disable_ensembling)" if probabilities else ""
-        text = f"{len(missing)} validations are missing or have no probabilities. Run{advice}:"
+        text = f"{counted(len(missing), 'validation')} missing or without probabilities. Run{advice}:"
         raise PathError("\n".join([text, *lines, "--compute_missing does it for folds that are trained"]))
 
 

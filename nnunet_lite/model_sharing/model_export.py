@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,8 +15,10 @@ from nnunet_lite.model_sharing.archive_check import MANIFEST
 from nnunet_lite.models.model_names import Fold, folds_tuple_to_string, model_folder_name
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
-from nnunet_lite.utilities.files import PathLike, atomic_path
+from nnunet_lite.utilities.files import PathLike, atomic_path, require_writable
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.temporary_names import temporary_folder
+from nnunet_lite.utilities.wording import counted
 from nnunet_lite.version import __version__
 
 _CHUNK = 2**20
@@ -59,8 +60,9 @@ def export_pretrained_model(
 
     Raises:
         PathError: models or files are missing; names all of them.
-        StorageError: the disk is full.
+        StorageError: the disk is full, or the zip cannot be written there.
     """
+    require_writable(output_file)
     dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
     root = Path(os.fspath(nnUNet_results))
     models = [root / dataset / model_folder_name(trainer, plans_identifier, name) for name in configurations]
@@ -79,8 +81,11 @@ def export_pretrained_model(
     wanted += [_Entry(root / dataset / name, False) for name in _OF_DATASET]
     missing = [str(entry.file) for entry in wanted if entry.required and not entry.file.is_file()]
     if missing:
+        is_are = "is" if len(missing) == 1 else "are"
         advice = "" if not strict else "; --not_strict packs what there is" if _optional(missing) else ""
-        raise PathError("\n".join([f"{len(missing)} files of these models are missing{advice}:", *missing]))
+        raise PathError(
+            "\n".join([f"{counted(len(missing), 'file')} of these models {is_are} missing{advice}:", *missing])
+        )
     files = [entry.file for entry in wanted if entry.file.is_file()]
     _write(Path(output_file), root, dataset, files, inference_only)
     logger.info("Packed %d models into %s", len(present), output_file)
@@ -135,12 +140,12 @@ def _write(output: Path, root: Path, dataset: str, files: Iterable[Path], infere
     manifest: dict[str, Any] = {}
     with (
         atomic_path(output) as temporary,
-        tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder,
+        temporary_folder(output.with_name("checkpoint")) as folder,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
     ):
         for file in dict.fromkeys(files):
             name = file.relative_to(root).as_posix()
-            packed = _without_training_state(file, Path(folder)) if inference_only and file.suffix == ".pth" else file
+            packed = _without_training_state(file, folder) if inference_only and file.suffix == ".pth" else file
             manifest[name] = _pack(archive, packed, name)
         about = {"made_by": f"nnunet_lite {__version__}", "files": manifest}
         archive.writestr(f"{dataset}/{MANIFEST}", json.dumps(about, indent=4))

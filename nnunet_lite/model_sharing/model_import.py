@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from nnunet_lite.model_sharing.archive_check import MANIFEST, checked_members
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.utilities.files import PathLike, load_json, storage_errors
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.temporary_names import temporary_folder
 
 _CHUNK = 2**20
 _DOCUMENTS = ("dataset.json", "plans.json")
@@ -41,26 +42,24 @@ def install_model_from_zip_file(zip_file: PathLike, overwrite: bool = False) -> 
     """
     source = Path(zip_file)
     if not source.is_file():
-        raise ArgumentError(f"There is no file {source}")
+        what = f"{source} is a folder, expected a zip" if source.is_dir() else f"There is no file {source}"
+        is_address = "://" in os.fspath(zip_file)
+        advice = "; addresses are for nnUNetv2_download_pretrained_model_by_url" if is_address else ""
+        raise ArgumentError(f"{what}{advice}")
     results = Path(os.fspath(nnUNet_results))
     try:
         with zipfile.ZipFile(source) as archive:
             members = checked_members(archive)
             _require_room(results, members)
-            with storage_errors(results), tempfile.TemporaryDirectory(dir=_made(results), prefix=".install-") as folder:
-                sums = dict(_extract(archive, members, Path(folder)))
-                _check_manifests(Path(folder), sums)
-                models = _check_models(Path(folder))
-                return _move(Path(folder), models, results, overwrite)
+            with storage_errors(results), temporary_folder(results / "install") as folder:
+                sums = dict(_extract(archive, members, folder))
+                _check_manifests(folder, sums)
+                models = _check_models(folder)
+                return _move(folder, models, results, overwrite)
     except nnUNetError:
         raise
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise ArgumentError(f"{source} is no zip that can be read ({error}); download or copy it again") from error
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _require_room(results: Path, members: Sequence[zipfile.ZipInfo]) -> None:
@@ -135,13 +134,17 @@ def _json(file: Path) -> Any:
 
 
 def _move(folder: Path, models: Sequence[Path], results: Path, overwrite: bool) -> list[Path]:
-    """Move models, ensembles and documents from the temporary folder to their place."""
+    """Move models, ensembles and documents from the temporary folder to their place; what is there already stays."""
     pieces = [*models, *sorted(folder.glob("Dataset*/ensembles/*"))]
     places = {piece: results / piece.relative_to(folder) for piece in pieces}
-    there = [str(place) for piece, place in places.items() if place.exists()]
+    same = {piece for piece, place in places.items() if place.exists() and _holds(place, piece)}
+    there = [str(place) for piece, place in places.items() if place.exists() and piece not in same]
     if there and not overwrite:
         raise StorageError(f"There is already: {', '.join(there)}; give --overwrite to replace it, or move it away")
     for number, (piece, place) in enumerate(places.items()):
+        if piece in same:
+            logger.info("%s is installed already", place)
+            continue
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
             place.rename(folder / f"replaced_{number}")  # goes with the temporary folder
@@ -149,5 +152,20 @@ def _move(folder: Path, models: Sequence[Path], results: Path, overwrite: bool) 
         logger.info("Installed %s", place)
     for file in sorted(folder.glob("Dataset*/*")):
         if file.is_file() and file.name != MANIFEST:
-            os.replace(file, results / file.relative_to(folder))
+            _move_document(file, results / file.relative_to(folder), overwrite)
     return [places[model] for model in models]
+
+
+def _holds(place: Path, piece: Path) -> bool:
+    """Whether a folder has every file of another, byte by byte: it was installed before, perhaps interrupted after."""
+    files = (file for file in piece.rglob("*") if file.is_file())
+    names = [file.relative_to(piece) for file in files]
+    return all((place / name).is_file() and filecmp.cmp(place / name, piece / name, shallow=False) for name in names)
+
+
+def _move_document(file: Path, place: Path, overwrite: bool) -> None:
+    """What find_best_configuration wrote of other models of the dataset is not replaced unasked."""
+    if place.is_file() and not overwrite and not filecmp.cmp(place, file, shallow=False):
+        logger.warning("%s is kept, the zip brings another one; --overwrite replaces it", place)
+        return
+    os.replace(file, place)

@@ -44,6 +44,8 @@ def load_postprocessing(file: PathLike) -> list[dict[str, Any]]:
         DatasetError: no such file, damaged, or it asks for anything but the removal of small components.
     """
     path = Path(file)
+    if path.is_dir():
+        raise DatasetError(f"{path} is a folder, expected a file such as {path / 'postprocessing.pkl'}")
     if not path.is_file():
         raise DatasetError(
             f"There is no postprocessing file {path}; nnUNetv2_determine_postprocessing and "
@@ -69,7 +71,10 @@ class _Unpickler(RestrictedUnpickler):
 
 def _from_pickle(path: Path) -> tuple[Sequence[Any], Sequence[Any]]:
     try:
-        functions, kwargs = _Unpickler(io.BytesIO(path.read_bytes())).load()
+        content = _Unpickler(io.BytesIO(path.read_bytes())).load()
+        if not isinstance(content, tuple):
+            raise ValueError(f"it holds {type(content).__name__}, expected functions and their arguments")
+        functions, kwargs = content
         return list(functions), list(kwargs)
     except Exception as error:  # a damaged pickle raises nearly anything
         raise DatasetError(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from nnunet_lite.evaluation.metrics import LabelOrRegion
 from nnunet_lite.evaluation.summary import label_or_region_to_key, load_summary_json, save_summary_json
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.plans.prediction_documents import Documents, dataset_json_of, plans_of
 from nnunet_lite.postprocessing.connected_components import (
     groups_without_common_labels,
     remove_all_but_largest_component_from_segmentation,
@@ -34,9 +34,10 @@ from nnunet_lite.postprocessing.decision import (
     metrics_of_cases,
 )
 from nnunet_lite.postprocessing.postprocessing_file import FUNCTION, save_postprocessing
-from nnunet_lite.utilities.files import PathLike, copy_file, load_json, save_json, storage_errors, subfiles
+from nnunet_lite.utilities.files import PathLike, copy_file, save_json, storage_errors, subfiles
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
+from nnunet_lite.utilities.temporary_names import remove_abandoned_files, temporary_folder
 
 __all__ = [
     "apply_postprocessing",
@@ -49,7 +50,6 @@ _BYTES_PER_VOXEL = 30  # of a case while its components are looked for
 _VOXELS_PER_SECOND = 2e7  # of one process, roughly
 _WORKER_START = 1.0  # seconds; work that takes less altogether is done in this process
 
-Documents = PathLike | Mapping[str, Any] | None
 Files = tuple[str, str, str]  # name, reference, prediction
 
 
@@ -62,30 +62,25 @@ class _Folder(NamedTuple):
     classes: list[LabelOrRegion]
     foreground_labels: list[int]
     ignore_label: int | None
-    documents: dict[str, dict[str, Any]]  # file name -> content
 
     @staticmethod
     def open(path: PathLike, plans: Documents, dataset_json: Documents) -> _Folder:
         folder = Path(path)
         if not folder.is_dir():
             raise DatasetError(f"There is no folder {folder}; expected one with segmentations")
-        documents = {
-            "plans.json": _document(folder, "plans.json", plans, "-plans_json"),
-            "dataset.json": _document(folder, "dataset.json", dataset_json, "-dataset_json"),
-        }
-        plans_manager = PlansManager(documents["plans.json"])
-        labels = plans_manager.get_label_manager(documents["dataset.json"])
+        plans_manager = PlansManager(plans_of(folder, plans, "; name it with -plans_json"))
+        document = dataset_json_of(folder, dataset_json, "; name it with -dataset_json")
+        labels = plans_manager.get_label_manager(document)
         classes: list[LabelOrRegion] = list(labels.foreground_labels)
         if labels.has_regions:
             classes = labels.foreground_regions
         return _Folder(
             folder,
-            documents["dataset.json"]["file_ending"],
+            document["file_ending"],
             plans_manager.image_reader_writer_class(),
             classes,
             labels.foreground_labels,
             labels.ignore_label,
-            documents,
         )
 
 
@@ -114,8 +109,14 @@ def determine_postprocessing(
         The functions to apply in order, and the arguments of each.
 
     Raises:
+        ArgumentError: the two folders are swapped.
         DatasetError: documents, predictions or references are missing, cannot be read, or differ in shape.
     """
+    hold_plans = [Path(folder, "plans.json").is_file() for folder in (folder_predictions, folder_ref)]
+    if plans_file_or_dict is None and hold_plans == [False, True]:
+        raise ArgumentError(
+            f"{folder_ref} holds predictions (plans.json), {folder_predictions} does not; are -i and -ref swapped?"
+        )
     folder = _Folder.open(folder_predictions, plans_file_or_dict, dataset_json_file_or_dict)
     pairs = pair_files(Path(folder_ref), folder.path, folder.file_ending, chill=True)
     missing = len(subfiles(folder_ref, folder.file_ending)) - len(pairs)
@@ -224,13 +225,13 @@ def _write_processed(
     processes: int,
 ) -> None:
     """Let `target` hold the processed segmentations and their summary.json alone; complete or not at all."""
-    with storage_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".postprocessed-") as temporary:
-        new = Path(temporary) / target.name
+    with storage_errors(target), temporary_folder(target) as temporary:
+        new = temporary / target.name
         new.mkdir()
         _process_files([Path(prediction) for _, _, prediction in pairs], new, kwargs, folder.reader, processes)
         save_summary_json(_with_files(metrics, pairs, target), new / "summary.json")
         if target.is_dir():
-            target.rename(Path(temporary) / "before")
+            target.rename(temporary / "before")
         new.rename(target)
 
 
@@ -287,8 +288,9 @@ def _process_files(
     functions: Sequence[Callable[..., Any]] | None = None,
 ) -> None:
     steps = functions or [remove_all_but_largest_component_from_segmentation] * len(kwargs)
-    with storage_errors(target):
+    with storage_errors(target / files[0].name):
         target.mkdir(parents=True, exist_ok=True)
+        remove_abandoned_files(target)
     tasks = [
         Task(
             file.name, process_file, (str(file), str(target / file.name), reader, steps, kwargs), _memory(file, reader)
@@ -313,20 +315,6 @@ def process_file(
     result = apply_postprocessing(segmentation[0], pp_fns, pp_fn_kwargs)
     properties = {**properties, **reader.properties_for_writing(source)}
     reader.write_seg(result, target, properties)
-
-
-def _document(folder: Path, name: str, given: Documents, flag: str) -> dict[str, Any]:
-    if isinstance(given, Mapping):
-        return dict(given)
-    file = folder / name if given is None else Path(given)
-    if not file.is_file():
-        advice = f"; name it with {flag}" if given is None else ""
-        raise DatasetError(f"There is no {file}{advice}")
-    try:
-        content: dict[str, Any] = load_json(file)
-    except ValueError as error:
-        raise DatasetError(f"{file} is no valid JSON ({error})") from error
-    return content
 
 
 def _worthwhile(requested: int | None, files: Sequence[str], reader: Any) -> int:

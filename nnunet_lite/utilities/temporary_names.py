@@ -10,7 +10,9 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 _NAME = re.compile(r"^\.([0-9a-f]{8})([0-9a-f]{8})[0-9a-f]{8}\.tmp\..")  # machine, process, random
@@ -21,11 +23,27 @@ def temporary_path(target: Path) -> Path:
     return target.with_name(f".{_owner()}{secrets.token_hex(4)}.tmp.{target.name}")
 
 
+@contextlib.contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside `target`, removed at the end; those that killed processes left go first."""
+    remove_abandoned_files(target.parent)
+    folder = temporary_path(target)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_abandoned_files(folder: Path) -> None:
-    """Remove temporary files of processes of this machine that are no more; what cannot be removed stays."""
+    """Remove temporary files and folders of processes that are no more; what cannot go stays."""
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
-            if _is_abandoned(entry.name):
+            if not _is_abandoned(entry.name):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
                 entry.unlink(missing_ok=True)
 
 

@@ -18,7 +18,7 @@ from nnunet_lite.ensembling.ensemble import (
     ensemble_folders,
     merge_files,
 )
-from nnunet_lite.exceptions import ArgumentError, DatasetError
+from nnunet_lite.exceptions import ArgumentError, DatasetError, nnUNetError
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.utilities.files import load_pickle, save_pickle
@@ -159,6 +159,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (two / "dataset.json").write_text(json.dumps(DOCUMENTS["dataset.json"]))
     with pytest.raises(ArgumentError, match="one of the input folders"):
         ensemble_folders([one, two], two)
+    refused("-i names .*1 twice", [one, one], ArgumentError)
     (one / "plans.json").unlink()
     refused("There is no .*plans.json")
     write(one, {})
@@ -167,17 +168,19 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
 
 def test_bad_cases_are_listed_and_the_others_done(tmp_path: Path) -> None:
-    cases = dict.fromkeys("abcdef", A)
+    cases = dict.fromkeys("abcdefg", A)
     one, two = write(tmp_path / "1", cases), write(tmp_path / "2", cases)
     (two / "b.npz").write_bytes((two / "b.npz").read_bytes()[:60])
     (one / "c.pkl").unlink()
     write(two, {"d": np.zeros((2, 1, 1, 3), np.float32), "e": np.full_like(A, np.nan)})
+    (one / "g.npz").write_bytes(b"no zip")
     with pytest.raises(DatasetError) as caught:
         ensemble_folders([one, two], tmp_path / "out", False, 0)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "4 of 6 cases failed:" and [line.split(":")[0].strip() for line in lines[1:]] == list("bcde")
+    assert lines[0] == "5 of 7 cases failed:" and [line.split(":")[0].strip() for line in lines[1:]] == list("bcdeg")
     assert "b.npz is no readable file of probabilities" in lines[1] and "c.pkl, which holds the geometry" in lines[2]
-    assert "they are not predictions of the same image" in lines[3] and "is no number" in lines[4]
+    assert "they are not predictions of the same image" in lines[3] and "no probability (0 to 1)" in lines[4]
+    assert lines[5].count("no readable file of probabilities") == 1
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a.nii.gz", "f.nii.gz"]
 
 
@@ -187,3 +190,69 @@ def test_other_numbers_of_channels_than_labels(tmp_path: Path) -> None:
         merge_files(
             [file], tmp_path / "x", ".nii.gz", SimpleITKIO(), LabelManager({"background": 0, "a": 1, "b": 2}, None)
         )
+
+
+BROKEN_DOCUMENTS = (b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff\xfe", b"[" * 5000)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "plans.json"])
+@pytest.mark.parametrize("content", [*BROKEN_DOCUMENTS, b'{"labels": 3}', b'{"configurations": 3}'])
+def test_broken_documents_are_named(tmp_path: Path, name: str, content: bytes) -> None:
+    folders = [write(tmp_path / "1", {"x": A}), write(tmp_path / "2", {"x": B})]
+    for folder in folders if name == "dataset.json" else folders[:1]:
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(content)
+        with pytest.raises(nnUNetError, match=name if name == "dataset.json" else "plans"):
+            ensemble_folders(folders, tmp_path / "out", False, 0)
+        assert not (tmp_path / "out").exists()
+        (folder / name).write_bytes(before)
+
+
+def _geometry(**changes: Any) -> dict[str, Any]:
+    return {"sitk_stuff": {**STUFF, **changes}, "spacing": [3.0, 2.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    "properties", [[], None, "x", {}, {"sitk_stuff": 3}, {"sitk_stuff": {}}, _geometry(spacing=(1, 2, "a"))]
+)
+def test_geometry_that_is_none(tmp_path: Path, properties: Any) -> None:
+    folders = [write(tmp_path / name, {"x": A}) for name in ("1", "2")]
+    save_pickle(properties, folders[0] / "x.pkl")
+    with pytest.raises(nnUNetError, match=r"x\.pkl (holds|does not hold) .*geometry|does not know its geometry"):
+        ensemble_folders(folders, tmp_path / "out", True, 0)
+    assert not (tmp_path / "out" / "x.nii.gz").exists()
+
+
+def test_members_of_different_spacing(tmp_path: Path) -> None:
+    folders = [write(tmp_path / name, {"x": A}) for name in ("1", "2")]
+    save_pickle({**PROPERTIES, "spacing": [3.0, 2.0, 1.5]}, folders[1] / "x.pkl")
+    with pytest.raises(DatasetError, match=r"2/x.pkl says spacing \[3.0, 2.0, 1.5\], .*1/x.pkl says"):
+        ensemble_folders(folders, tmp_path / "out", False, 0)
+    (folders[1] / "x.pkl").unlink()  # only the first one's is needed
+    ensemble_folders(folders, tmp_path / "out", False, 0)
+
+
+@pytest.mark.parametrize("values", [A * 1000, -3 * A, np.full_like(A, np.inf)])
+def test_values_that_are_no_probabilities(tmp_path: Path, values: NDArray[Any]) -> None:
+    folders = [write(tmp_path / "1", {"x": A}), write(tmp_path / "2", {"x": values})]
+    with pytest.raises(DatasetError, match=r"no probability \(0 to 1\)"):
+        ensemble_folders(folders, tmp_path / "out", True, 0)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_random_damage_is_said_in_one_line(tmp_path: Path) -> None:
+    folders = [write(tmp_path / name, {"x": A}) for name in ("1", "2")]
+    whole = (folders[1] / "x.npz").read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for position in rng.integers(0, len(whole), rng.integers(1, 4)):
+            damaged[position] = rng.integers(0, 256)
+        (folders[1] / "x.npz").write_bytes(damaged)
+        try:
+            ensemble_folders(folders, tmp_path / "out", False, 0)
+        except nnUNetError as error:
+            refused += 1
+            assert "2/x.npz" in str(error) and len(str(error).splitlines()) == 1
+    assert refused > 100

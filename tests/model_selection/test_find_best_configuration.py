@@ -203,3 +203,9 @@ def test_additional_metrics_in_a_summary_change_no_decision(nnunet_folders: Fold
         assert after.pop("additional_metrics")["mean"][1]["hd95"] > 0
         np.testing.assert_equal(after["mean"], before["mean"])
     assert find("3d_fullres", "3d_lowres", overwrite=False) == plain
+
+
+def test_plans_and_configurations_there_are(nnunet_folders: Folders) -> None:
+    prepare(nnunet_folders, {"3d_fullres": 3})
+    with pytest.raises(DatasetError, match=r"asked for nnUNetPlans, 3dfullres, planned are .*: nnUNetPlans \(2d, 3d_"):
+        find("3dfullres")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import socket
 import stat
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,11 +22,13 @@ from conftest import Folders
 from helpers.crossvalidations import NAME
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError, StorageError, nnUNetError
+from nnunet_lite.model_sharing import model_download
 from nnunet_lite.model_sharing.model_download import download_and_install_from_url
 from nnunet_lite.model_sharing.model_export import export_pretrained_model
 from nnunet_lite.model_sharing.model_import import install_model_from_zip_file
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.postprocessing.postprocessing_file import save_postprocessing
+from nnunet_lite.utilities.temporary_names import temporary_path
 
 MODEL = "nnUNetTrainer__nnUNetPlans__{}"
 
@@ -114,11 +118,38 @@ def test_there_and_back(results: Path, tmp_path: Path, monkeypatch: pytest.Monke
         if not name.endswith("export_manifest.json"):
             assert (tmp_path / "elsewhere" / name).read_bytes() == (results / name).read_bytes()
     assert [entry.name for entry in (tmp_path / "elsewhere").iterdir()] == [NAME]
-    with pytest.raises(StorageError, match="There is already: .*give --overwrite"):
-        install_model_from_zip_file(tmp_path / "m.zip")
+    assert install_model_from_zip_file(tmp_path / "m.zip") == models  # as after an interruption
     (models[0] / "of_the_one_before").touch()
+    (models[1] / "fold_1" / "checkpoint_final.pth").unlink()
+    with pytest.raises(StorageError, match="There is already: [^,]*3d_fullres; give --overwrite"):
+        install_model_from_zip_file(tmp_path / "m.zip")
+    (models[0] / "plans.json").write_text("[]")
     install_model_from_zip_file(tmp_path / "m.zip", overwrite=True)
     assert not (models[0] / "of_the_one_before").exists()
+
+
+def test_documents_of_other_models_are_kept(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(tmp_path / "m.zip", "2d")
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "elsewhere"))
+    own = tmp_path / "elsewhere" / NAME / "inference_information.json"
+    own.parent.mkdir(parents=True)
+    own.write_text("[1]")
+    (model,) = install_model_from_zip_file(tmp_path / "m.zip")
+    assert own.read_text() == "[1]" and model.with_name("inference_instructions.txt").is_file()
+    install_model_from_zip_file(tmp_path / "m.zip", overwrite=True)
+    assert own.read_text() == "{}"
+
+
+def test_what_a_killed_installation_left_goes(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(tmp_path / "m.zip", "2d")
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "elsewhere"))
+    name = temporary_path(Path("install")).name
+    of_nobody = (
+        tmp_path / "elsewhere" / name.replace(f"{os.getpid():08x}", f"{2**22 + 1:08x}")
+    )  # more than there can be
+    (of_nobody / NAME).mkdir(parents=True)
+    install_model_from_zip_file(tmp_path / "m.zip")
+    assert [entry.name for entry in (tmp_path / "elsewhere").iterdir()] == [NAME]
 
 
 def test_only_what_inference_needs(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,16 +168,18 @@ def test_what_is_missing(results: Path, tmp_path: Path) -> None:
         export(tmp_path / "m.zip", "2d", "3d_lowres")
     (results / NAME / MODEL.format("2d") / "fold_0" / "progress.png").unlink()
     with pytest.raises(
-        PathError, match=r"1 files of these models are missing; --not_strict packs what there is:\n.*progress"
+        PathError, match=r"1 file of these models is missing; --not_strict packs what there is:\n.*progress"
     ):
         export(tmp_path / "m.zip", "2d")
     names = export(tmp_path / "m.zip", "2d", "3d_lowres", strict=False)
     assert f"{NAME}/{MODEL.format('2d')}/fold_0/checkpoint_final.pth" in names
     (results / NAME / MODEL.format("2d") / "fold_1" / "checkpoint_final.pth").unlink()
-    with pytest.raises(PathError, match=r"are missing:\n.*fold_1/checkpoint_final.pth"):
+    with pytest.raises(PathError, match=r"is missing:\n.*fold_1/checkpoint_final.pth"):
         export(tmp_path / "n.zip", "2d", strict=False)
     with pytest.raises(PathError, match="None of the models exists"):
         export(tmp_path / "n.zip", "3d_lowres", strict=False)
+    with pytest.raises(StorageError, match="is a folder, expected the name of a file"):
+        export(tmp_path, "2d", strict=False)
     assert not (tmp_path / "n.zip").exists() and not [f for f in tmp_path.iterdir() if f.name.startswith(".")]
 
 
@@ -249,6 +282,10 @@ def test_hostile_contents(results: Path, tmp_path: Path, monkeypatch: pytest.Mon
         install_model_from_zip_file(tmp_path / "changed.zip")
     with pytest.raises(ArgumentError, match="There is no file"):
         install_model_from_zip_file(tmp_path / "none.zip")
+    with pytest.raises(ArgumentError, match="is a folder, expected a zip"):
+        install_model_from_zip_file(tmp_path)
+    with pytest.raises(ArgumentError, match="addresses are for nnUNetv2_download_pretrained_model_by_url"):
+        install_model_from_zip_file("http://somewhere/m.zip")
 
 
 def test_no_models(results: Path, tmp_path: Path) -> None:
@@ -280,6 +317,9 @@ class Server:
                 outer.requests.append(wanted)
                 start = int(wanted[6:-1]) if wanted else 0
                 rest = content[start:]
+                if length is None and start == len(content) > 0:
+                    self.send_error(416)
+                    return
                 self.send_response(206 if start else status)
                 if length != -1:
                     self.send_header("Content-Length", str(len(rest) if length is None else length))
@@ -355,3 +395,118 @@ def test_servers_that_lie(serve: Callable[..., Server], tmp_path: Path) -> None:
 def test_a_file_as_address(serve: Callable[..., Server], tmp_path: Path) -> None:
     download_and_install_from_url((tmp_path / "m.zip").as_uri())
     assert installed(tmp_path)
+
+
+class OddServer:
+    """Answers with a status, headers and a body that may never end."""
+
+    def __init__(self, body: Callable[[], Iterator[bytes]], status: int, headers: dict[str, str]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                for key, value in headers.items():
+                    self.send_header(key.replace("_", "-"), value)
+                self.end_headers()
+                try:
+                    for block in body():
+                        self.wfile.write(block)
+                except OSError:  # the client has gone
+                    pass
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/model.zip"
+
+
+def nothing() -> Iterator[bytes]:
+    return iter([])
+
+
+def drops(seconds: float) -> Callable[[], Iterator[bytes]]:
+    """The beginning of a zip, then a byte now and then for ever."""
+
+    def body() -> Iterator[bytes]:
+        yield b"PK"
+        while True:
+            time.sleep(seconds)
+            yield b"x"
+
+    return body
+
+
+def endless(first: bytes) -> Callable[[], Iterator[bytes]]:
+    def body() -> Iterator[bytes]:
+        yield first
+        while True:
+            yield bytes(2**16)
+
+    return body
+
+
+@pytest.fixture
+def serve_oddly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    servers: list[OddServer] = []
+
+    def start(body: Callable[[], Iterator[bytes]], status: int = 200, **headers: str) -> str:
+        servers.append(OddServer(body, status, headers))
+        return servers[-1].url
+
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "elsewhere"))
+    yield start
+    for server in servers:
+        server.server.shutdown()
+        server.server.server_close()
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://127.0.0.1/m.zip", "data:,PK"])
+def test_addresses_that_lead_elsewhere(serve_oddly: Callable[..., str], tmp_path: Path, address: str) -> None:
+    with pytest.raises(ArgumentError, match="is not allowed|is no web address|the server answers 302"):
+        download_and_install_from_url(serve_oddly(nothing, 302, Location=address))
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_a_page_without_an_end_is_left_at_its_beginning(serve_oddly: Callable[..., str], tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="is no zip: the server sent something else"):
+        download_and_install_from_url(serve_oddly(endless(b"<html>")))
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_more_than_was_announced(serve_oddly: Callable[..., str], tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="is no zip|no zip that can be read"):
+        download_and_install_from_url(serve_oddly(endless(b"PK"), Content_Length="1000"))
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_a_size_that_no_disk_has(serve_oddly: Callable[..., str]) -> None:
+    with pytest.raises(StorageError, match="announces .* has room for .*; free some space"):
+        download_and_install_from_url(serve_oddly(nothing, Content_Length=str(10**18)))
+
+
+def test_a_server_that_sends_drops(
+    serve_oddly: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_download, "_TIMEOUT", 0.3)
+    with pytest.raises(ArgumentError, match=r"broke off \(only .* came in 0 seconds\)"):
+        download_and_install_from_url(serve_oddly(drops(0.02), Content_Length="100000"))
+
+
+def test_a_server_that_says_nothing(serve_oddly: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_download, "_TIMEOUT", 0.3)
+    with pytest.raises(ArgumentError, match="broke off .*timed out"):
+        download_and_install_from_url(serve_oddly(drops(1), Content_Length="100000"))
+
+
+def test_a_download_that_finds_a_model_is_kept_for_overwriting(serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve()
+    (model,) = download_and_install_from_url(server.url)
+    (model / "plans.json").write_text("[]")
+    with pytest.raises(StorageError, match="There is already"):
+        download_and_install_from_url(server.url)
+    before = len(server.requests)
+    download_and_install_from_url(server.url, overwrite=True)
+    assert server.requests[before:] == [f"bytes={(tmp_path / 'm.zip').stat().st_size}-"]
+    assert (model / "plans.json").read_text() == "{}" and not list((tmp_path / "elsewhere" / ".downloads").iterdir())

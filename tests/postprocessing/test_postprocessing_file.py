@@ -121,5 +121,10 @@ def test_json(tmp_path: Path) -> None:
 
 
 def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"is a folder, expected a file such as .*postprocessing\.pkl"):
+        load_postprocessing(tmp_path)
+    (tmp_path / "case.pkl").write_bytes(pickle.dumps({"spacing": [1.0], "sitk_stuff": {}}))
+    with pytest.raises(DatasetError, match="it holds dict, expected functions"):
+        load_postprocessing(tmp_path / "case.pkl")
     with pytest.raises(DatasetError, match="There is no postprocessing file .* nnUNetv2_determine_postprocessing"):
         load_postprocessing(tmp_path / "pp.pkl")

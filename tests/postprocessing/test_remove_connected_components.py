@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder2
-from nnunet_lite.exceptions import ArgumentError, DatasetError
+from nnunet_lite.exceptions import ArgumentError, DatasetError, StorageError, nnUNetError
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunet_lite.postprocessing.postprocessing_file import load_postprocessing
 from nnunet_lite.postprocessing.remove_connected_components import (
@@ -240,6 +240,11 @@ def test_what_is_refused(folders: Folders, tmp_path: Path) -> None:
     folders.write("a", organs(), organs())
     with pytest.raises(DatasetError, match="There is no folder"):
         determine_postprocessing(tmp_path / "nowhere", folders.references, None, None)
+    with pytest.raises(ArgumentError, match="holds predictions .*are -i and -ref swapped"):
+        determine_postprocessing(folders.references, folders.predictions, None, None)
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file is a file, expected a folder"):
+        apply_postprocessing_to_folder(folders.predictions, tmp_path / "file", [], [])
     with pytest.raises(ArgumentError, match="is the input folder"):
         apply_postprocessing_to_folder(folders.predictions, folders.predictions, [], [])
     folders.write("a", organs()[:, :5], organs())
@@ -257,3 +262,18 @@ def test_steps_follow_one_another() -> None:
         [[1, 1, 0, 0, 2, 2, 2, 0, 0]]
     ]  # together two of 3 voxels stay; then 3 against 1 of label 2
     assert row.tolist() == [[[1, 1, 2, 0, 2, 2, 2, 0, 1]]]
+
+
+@pytest.mark.parametrize("name", ["plans.json", "dataset.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "3", "{}", '{"labels": 3}', '{"file_ending": 3}'])
+def test_broken_documents_are_named(folders: Folders, name: str, content: str) -> None:
+    folders.labels(ORGANS)
+    folders.write("a", organs(), organs())
+    (folders.predictions / name).write_text(content)
+    for run in (
+        lambda: determine_postprocessing(*folders, None, None, num_processes=0),
+        lambda: apply_postprocessing_to_folder(folders.predictions, folders.predictions.parent / "out", [], []),
+    ):
+        with pytest.raises(nnUNetError, match=name.split(".")[0]):
+            run()
+    assert not (folders.predictions.parent / "out").exists()

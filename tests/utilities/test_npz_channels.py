@@ -36,7 +36,10 @@ def test_what_is_no_array_of_channels(tmp_path: Path) -> None:
             np.savez_compressed(file, **content)
         unreadable = pytest.raises(ValueError, match=r"a\.npz is no readable file of probabilities")
         with unreadable as caught, npz_channels(file, "probabilities") as channels:
-            [channels.read() for _ in range(channels.shape[0])]
+            try:
+                [channels.read() for _ in range(channels.shape[0])]
+            except ValueError as error:
+                raise ValueError(f"{file} is no readable file of probabilities: {error}") from error
         return str(caught.value)
 
     refused(b"")
@@ -68,3 +71,51 @@ def test_a_header_that_claims_terabytes_takes_no_memory(tmp_path: Path) -> None:
         npz_channels(tmp_path / "a.npz", "probabilities"),
     ):
         pass
+
+
+def _npz(file: Path, header: bytes, claimed: int | None = None) -> Path:
+    import zipfile
+
+    body = header.ljust(199) + b"\n"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("probabilities.npy", b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body + bytes(99))
+        if claimed is not None:
+            archive.getinfo("probabilities.npy").file_size = claimed
+    return file
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, -6, 7)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 'a')}",
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (2, 3)}",
+        b"{'descr': '<f4'",
+        b"((((",
+        b"'''",
+        b"\xff\xfe",
+        b"__import__('os').system('touch executed')",
+        b"(" * 190,
+    ],
+)
+def test_headers_that_are_none(tmp_path: Path, header: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(ValueError, match=r"a\.npz is no readable file of probabilities: .+"),
+        npz_channels(_npz(tmp_path / "a.npz", header), "probabilities") as channels,
+    ):
+        channels.read()
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_bomb_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1000000, 1000000)}"
+    file = _npz(tmp_path / "a.npz", header, claimed=8 * 10**12 + 210)
+    with pytest.raises(ValueError, match="claims to hold 80000"), npz_channels(file, "probabilities"):
+        pass
+
+
+def test_errors_of_the_caller_stay_his_own(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", probabilities=np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="^mine$"), npz_channels(tmp_path / "a.npz", "probabilities"):
+        raise ValueError("mine")
