@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from nnunet_lite.configuration import compile_requested, num_compute_threads, num_processes_default
 from nnunet_lite.exceptions import ArgumentError, NumericalError
-from nnunet_lite.inference.case_resources import Demand, Network
+from nnunet_lite.inference.case_resources import Network
 from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, preprocess_case, preprocessed_cases
 from nnunet_lite.inference.device_memory import DeviceMemory, Weights
 from nnunet_lite.inference.export_prediction import load_and_delete
 from nnunet_lite.inference.export_queue import export_case
 from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, predict_logits
 from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
-from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline
+from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline, resources_of
 from nnunet_lite.inference.prediction_request import ModelOrigin, requested_cases
 from nnunet_lite.inference.reduced_prediction import CaseInBands, ReducedPrediction
 from nnunet_lite.inference.test_time_augmentation import mirror_combinations
@@ -292,8 +292,10 @@ class nnUNetPredictor:
             properties_or_list_of_properties,
             truncated_ofname,
         )
+        documents = self._documents()
+        demands = resources_of(cases, documents, self._network_size())[1]
         with WorkerPool(min(num_processes, len(cases)), max_ram=self.max_ram) as pool:
-            for _, item in preprocessed_cases(cases, [Demand()] * len(cases), self._documents(), pool):
+            for _, item in preprocessed_cases(cases, demands, documents, pool):
                 if isinstance(item, Exception):
                     raise item
                 yield {**item, "data": _as_tensor(item["data"])}
@@ -419,10 +421,12 @@ class nnUNetPredictor:
             self.verbose,
             self.verbose_preprocessing,
         )
-        heads = self.label_manager.num_segmentation_heads
-        network = Network(heads, len(self._members()), not self.perform_everything_on_device)
         predict = partial(self._predict_item, probabilities=save_probabilities)
-        return PredictionPipeline(self._documents(), network, predict, settings)
+        return PredictionPipeline(self._documents(), self._network_size(), predict, settings)
+
+    def _network_size(self) -> Network:
+        heads = self.label_manager.num_segmentation_heads
+        return Network(heads, len(self._members()), not self.perform_everything_on_device)
 
     def _predict_item(
         self, name: str, item: Item, progress: Progress | None = None, probabilities: bool = False
