@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -74,7 +74,7 @@ class ExportQueue:
         probabilities: write or return them too.
         pool: does the work; of 0 processes, `submit` does it here.
         exchange: for large arrays on their way to the workers; None hands over all of them through the pipe.
-        verbose: log where errors arise, in a worker too.
+        explain: what is made of errors, with what they keep in memory.
         export: what is done with a case, instead of and with the arguments of `export_case`; a module-level function.
     """
 
@@ -85,7 +85,7 @@ class ExportQueue:
         pool: WorkerPool,
         exchange: ExchangeFolder | None = None,
         *,
-        verbose: bool = False,
+        explain: Callable[[Exception], Exception] = explained,
         export: Callable[..., Any] | None = None,
     ) -> None:
         self._documents = documents
@@ -94,7 +94,7 @@ class ExportQueue:
         self._exchange = exchange
         self._cases: list[_Case] = []
         self._running: list[_Case] = []
-        self._verbose = verbose
+        self._explain = explain
         self._export = export or export_case
         self._errors: dict[int, Exception] = {}  # of cases by number, explained
         self._told: set[int] = set()  # numbers of cases that `news` has named
@@ -158,7 +158,7 @@ class ExportQueue:
             with num_threads(num_compute_threads()):
                 future.set_result(self._export(*arguments))
         except Exception as error:
-            self.fail(name, explained(error, self._verbose))  # which would keep the logits in memory
+            self.fail(name, self._explain(error))  # which would keep the logits in memory
         else:
             self._add(name, future)
 
@@ -180,13 +180,22 @@ class ExportQueue:
         self._told.update(ended)
         return [Outcome(self._cases[number].name, None, self._error_of(number)) for number in ended]
 
+    def as_they_end(self) -> Iterator[Outcome]:
+        """`news` until all cases have ended."""
+        while True:
+            running = [case.future for case in self._cases if not case.future.done()]
+            yield from self.news()
+            if not running:
+                return
+            wait_for_any(running)
+
     def _error_of(self, number: int) -> Exception | None:
         """What a case has failed with by now."""
         future = self._cases[number].future
         if number not in self._errors and future.done() and not future.cancelled():
             error = future.exception()
             if isinstance(error, Exception):
-                self._errors[number] = explained(error, self._verbose)
+                self._errors[number] = self._explain(error)
         return self._errors.get(number)
 
     def number_done(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,13 @@ class PredictionPipeline:
 
     def _queue(self, pool: WorkerPool, exchange: ExchangeFolder | None) -> ExportQueue:
         settings = self._settings
-        return ExportQueue(self._documents, settings.save_probabilities, pool, exchange, verbose=settings.verbose)
+        return ExportQueue(
+            self._documents,
+            settings.save_probabilities,
+            pool,
+            exchange,
+            explain=partial(explained, verbose=settings.verbose),
+        )
 
     def _predict_and_export(
         self,

@@ -20,6 +20,7 @@ from nnunet_lite.inference.export_prediction import (
     save_probabilities_file,
     views_in_network_space,
 )
+from nnunet_lite.inference.further_labels import FurtherLabels, and_further
 from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, Weights
 from nnunet_lite.inference.plane_stream import PlaneStream
 from nnunet_lite.plans.label_manager import LabelManager
@@ -60,6 +61,7 @@ class CaseInBands(NamedTuple):
     documents: ModelDocuments
     output: str | None  # path without file ending
     with_probabilities: bool
+    further: Sequence[FurtherLabels] = ()  # made of the same logits
 
     def predict(
         self,
@@ -83,11 +85,11 @@ class CaseInBands(NamedTuple):
         if image.ndim != 4 or size <= _most_bytes_of_sums() or type(label_manager) is not LabelManager:
             return None
         plan = linear_plan(plans_manager, configuration, self.properties, image.shape[1:])
-        if plan is None:
+        if plan is None or any(labels.plan is None for labels in self.further):
             return None
         logger.info("%s: logits would take %s; they are predicted and reduced in bands", self.name, format_size(size))
         labels = empty_labels(plans_manager, label_manager, self.properties)
-        lines = len(settings.patch_size) == 2 and _has_large_planes(settings.heads, plan)
+        lines = len(settings.patch_size) == 2 and _has_large_planes(settings.heads, plan) and not self.further
 
         def run(probabilities: NDArray[np.float32] | None) -> None:
             inside = views_in_network_space(plans_manager, label_manager, self.properties, labels, probabilities)
@@ -97,7 +99,7 @@ class CaseInBands(NamedTuple):
                 settings,
                 members,
                 load,
-                lambda: _receiver(plan, label_manager, inside, lines),
+                lambda: and_further(_receiver(plan, label_manager, inside, lines), self.further, label_manager),
                 lines=lines,
                 bar=bar,
             )

@@ -37,13 +37,13 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def predicted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every image that the network predicts."""
     calls: list[int] = []
-    original = nnUNetPredictor.predict_sliding_window_return_logits
+    original = nnUNetPredictor.predict_item
 
-    def count(self: nnUNetPredictor, image: torch.Tensor) -> torch.Tensor:
-        calls.append(image.shape[0])
-        return original(self, image)
+    def count(self: nnUNetPredictor, name: str, item: Any, *others: Any) -> Any:
+        calls.append(item["data"].shape[0])
+        return original(self, name, item, *others)
 
-    monkeypatch.setattr(nnUNetPredictor, "predict_sliding_window_return_logits", count)
+    monkeypatch.setattr(nnUNetPredictor, "predict_item", count)
     return calls
 
 
