@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 from nnunet_lite.configuration import cpu_count
@@ -365,7 +366,11 @@ class WorkerPool:
             if ended or worker.courier.over:
                 self._bury(worker)
             return
-        succeeded, value, trace = answer.content if answer.error is None else (False, _unreadable(answer.error), "")
+        succeeded, value, trace = False, None, ""
+        if answer.error is None:
+            succeeded, value, trace = answer.content
+        else:
+            value = WorkerError(f"what its process answered cannot be read: {describe(answer.error)}")
         job, worker.job = worker.job, None
         if job is None:
             return
@@ -400,10 +405,6 @@ class WorkerPool:
         )
 
 
-def _unreadable(error: Exception) -> WorkerError:
-    return WorkerError(f"what its process answered cannot be read: {describe(error)}")
-
-
 def _cannot_start(name: str, error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{name}: no background process could be started ({describe(error)}); use fewer processes"
@@ -425,10 +426,9 @@ def _work(connection: Connection, threads: int) -> None:
     """Main function of a worker: take tasks from the pipe until the other end goes away."""
     while True:
         try:
-            function, args = connection.recv()
-        except (EOFError, OSError):
+            answer = _answer(connection.recv_bytes())
+        except (EOFError, OSError):  # of the pipe
             return
-        answer = _answer(function, args)
         try:
             connection.send(answer)
         except (BrokenPipeError, ConnectionError):
@@ -437,7 +437,13 @@ def _work(connection: Connection, threads: int) -> None:
             connection.send((False, WorkerError(f"its result cannot be sent back: {describe(error)}"), ""))
 
 
-def _answer(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[bool, Any, str]:
+def _answer(question: bytes) -> tuple[bool, Any, str]:
+    try:
+        function, args = ForkingPickler.loads(question)
+        del question  # it may be large
+    except Exception as error:  # what it takes cannot be imported here
+        text = f"what its process was given cannot be read there: {describe(error)}"
+        return False, WorkerError(text), traceback.format_exc()
     try:
         return True, function(*args), ""
     except Exception as error:

@@ -240,3 +240,18 @@ def test_arguments_that_cannot_be_pickled_are_the_cases_error() -> None:
         with pytest.raises((TypeError, AttributeError)):
             pool.submit(Task("bad", length, (b"", lambda: None))).result(timeout=60)
         assert pool.submit(Task("good", length, (b"123",))).result(timeout=60) == 3
+
+
+class Unreadable:
+    """Arguments that raise when a worker reads them."""
+
+    def __reduce__(self) -> Any:
+        return divide, (0,)
+
+
+def test_arguments_that_a_worker_cannot_read_are_the_cases_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with WorkerPool(1) as pool:
+        with pytest.raises(WorkerError, match="what its process was given cannot be read there: ZeroDivisionError"):
+            pool.submit(Task("bad", length, (Unreadable(),))).result(timeout=60)
+        assert pool.submit(Task("good", length, (b"123",))).result(timeout=60) == 3
+    assert "Traceback" not in capfd.readouterr().err
