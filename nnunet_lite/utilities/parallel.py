@@ -366,11 +366,8 @@ class WorkerPool:
             if ended or worker.courier.over:
                 self._bury(worker)
             return
-        succeeded, value, trace = False, None, ""
-        if answer.error is None:
-            succeeded, value, trace = answer.content
-        else:
-            value = WorkerError(f"what its process answered cannot be read: {describe(answer.error)}")
+        error = answer.error and WorkerError(f"what its process answered cannot be read: {describe(answer.error)}")
+        succeeded, value, trace = (False, error, "") if error else answer.content
         job, worker.job = worker.job, None
         if job is None:
             return
