@@ -50,7 +50,7 @@ def main() -> None:
     timed(plane_stream, "reduce_logits", "reduce")
     timed(reduced_prediction.ReducedPrediction, "finish", "write")
     timed(export_queue, "export_case", "export")
-    timed(predict_from_raw_data.nnUNetPredictor, "_predict_item", "predict")
+    timed(predict_from_raw_data.nnUNetPredictor, "predict_item", "predict")
     start = time.perf_counter()
     predict_from_modelfolder_entry(sys.argv[2:])
     seconds["whole"] = time.perf_counter() - start

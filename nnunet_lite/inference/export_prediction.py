@@ -179,6 +179,12 @@ def load_and_delete(array_or_file: Logits | str) -> Logits:
     return array
 
 
+def load_as_tensor(array_or_file: Logits | str) -> torch.Tensor:
+    """The same as a tensor."""
+    array = load_and_delete(array_or_file)
+    return torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+
+
 def load_mapped(array_or_file: Logits | str) -> Logits:
     """The array itself, or that of a `.npy` file, memory-mapped; writing to it does not change the file."""
     if not isinstance(array_or_file, str):
@@ -215,6 +221,19 @@ def _export(
         reduce_logits_on_device(logits, plan, label_manager, inside.labels)
     else:
         reduce_logits(logits.cpu(), plan, label_manager, inside.labels, inside.probabilities, threads)
+
+
+def linear_plan_of_next_stage(
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    properties: Mapping[str, Any],
+    shape: Sequence[int],
+    target_shape: Sequence[int],
+) -> InterpolationPlan | None:
+    """The same for what `resample_and_save` does."""
+    spacing, _ = _spacings(plans_manager, configuration_manager, properties)
+    target = tuple(int(n) for n in target_shape)
+    return _plan_of(configuration_manager.resampling_fn_probabilities, tuple(shape), target, (spacing, spacing))
 
 
 class ViewsInNetworkSpace(NamedTuple):

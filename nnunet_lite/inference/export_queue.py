@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -66,12 +66,6 @@ class _Case(NamedTuple):
     future: Future[Any]
 
 
-def _failure(case: _Case) -> Outcome | None:
-    """A case that has failed by now."""
-    error = case.future.exception() if case.future.done() and not case.future.cancelled() else None
-    return Outcome(case.name, None, explained(error)) if isinstance(error, Exception) else None
-
-
 class ExportQueue:
     """Exports cases behind the network's back.
 
@@ -80,10 +74,19 @@ class ExportQueue:
         probabilities: write or return them too.
         pool: does the work; of 0 processes, `submit` does it here.
         exchange: for large arrays on their way to the workers; None hands over all of them through the pipe.
+        explain: what is made of errors, with what they keep in memory.
+        export: what is done with a case, instead of and with the arguments of `export_case`; a module-level function.
     """
 
     def __init__(
-        self, documents: ModelDocuments, probabilities: bool, pool: WorkerPool, exchange: ExchangeFolder | None = None
+        self,
+        documents: ModelDocuments,
+        probabilities: bool,
+        pool: WorkerPool,
+        exchange: ExchangeFolder | None = None,
+        *,
+        explain: Callable[[Exception], Exception] = explained,
+        export: Callable[..., Any] | None = None,
     ) -> None:
         self._documents = documents
         self._probabilities = probabilities
@@ -91,7 +94,10 @@ class ExportQueue:
         self._exchange = exchange
         self._cases: list[_Case] = []
         self._running: list[_Case] = []
-        self._told: set[int] = set()  # numbers of failed cases that `new_failures` has named
+        self._explain = explain
+        self._export = export or export_case
+        self._errors: dict[int, Exception] = {}  # of cases by number, explained
+        self._told: set[int] = set()  # numbers of cases that `news` has named
 
     def wait_for_room(self) -> None:
         """Wait until few enough cases are under way for another one; do it before its logits are there.
@@ -100,9 +106,9 @@ class ExportQueue:
             StorageError: an earlier case met a full disk; those after it would, too.
         """
         while True:
-            for case in self._running:
-                if case.future.done() and isinstance(case.future.exception(), StorageError):
-                    case.future.result()
+            for failure in self.failures():
+                if isinstance(failure.error, StorageError):
+                    raise failure.error
             self._running = [case for case in self._running if not case.future.done()]
             if len(self._running) < self._pool.size + _WAITING:
                 return
@@ -113,7 +119,7 @@ class ExportQueue:
         name: str,
         logits: torch.Tensor | ReducedPrediction,
         properties: Mapping[str, Any],
-        output: str | None,
+        output: Any,
         demand: Demand | None = None,
     ) -> None:
         """Export a case as soon as a worker is free.
@@ -122,7 +128,7 @@ class ExportQueue:
             name: of the case.
             logits: (heads, x, y, z), or what was made of them.
             properties: of the case.
-            output: path without file ending, or None to return the result.
+            output: path without file ending, or None to return the result; for an `export` of one's own what it needs.
             demand: memory it takes.
 
         Raises:
@@ -141,7 +147,7 @@ class ExportQueue:
             data = logits._replace(labels=data)
         size = array.nbytes if waits_in_memory(array.nbytes, self._exchange) else 0
         self._pool.budget.keep(size)
-        future = self._pool.submit(Task(name, export_case, (data, dict(properties), *of_model), demand.export))
+        future = self._pool.submit(Task(name, self._export, (data, dict(properties), *of_model), demand.export))
         budget = self._pool.budget  # with self, results would stay in a cycle
         future.add_done_callback(lambda _: _taken(budget, size, file))
         self._add(name, future)
@@ -150,27 +156,47 @@ class ExportQueue:
         future: Future[Any] = Future()
         try:
             with num_threads(num_compute_threads()):
-                future.set_result(export_case(*arguments))
+                future.set_result(self._export(*arguments))
         except Exception as error:
-            future.set_exception(explained(error))  # which would keep the logits in memory
-        self._add(name, future)
+            self.fail(name, self._explain(error))  # which would keep the logits in memory
+        else:
+            self._add(name, future)
 
     def fail(self, name: str, error: Exception) -> None:
-        """Note a case that failed before it came here."""
+        """Note a case that failed, with an error that is explained."""
         future: Future[Any] = Future()
         future.set_exception(error)
+        self._errors[len(self._cases)] = error
         self._add(name, future)
 
     def failures(self) -> list[Outcome]:
         """Cases that have failed so far, in the order they came."""
-        return [failure for failure in map(_failure, self._cases) if failure is not None]
+        errors = {number: self._error_of(number) for number in range(len(self._cases))}
+        return [Outcome(self._cases[number].name, None, error) for number, error in errors.items() if error is not None]
 
-    def new_failures(self) -> list[Outcome]:
-        """Those that were not named before."""
-        found = {number: _failure(case) for number, case in enumerate(self._cases) if number not in self._told}
-        new = {number: failure for number, failure in found.items() if failure is not None}
-        self._told.update(new)
-        return list(new.values())
+    def news(self) -> list[Outcome]:
+        """Cases that have ended and were not named before, in the order they came; without their results."""
+        ended = [number for number, case in enumerate(self._cases) if case.future.done() and number not in self._told]
+        self._told.update(ended)
+        return [Outcome(self._cases[number].name, None, self._error_of(number)) for number in ended]
+
+    def as_they_end(self) -> Iterator[Outcome]:
+        """`news` until all cases have ended."""
+        while True:
+            running = [case.future for case in self._cases if not case.future.done()]
+            yield from self.news()
+            if not running:
+                return
+            wait_for_any(running)
+
+    def _error_of(self, number: int) -> Exception | None:
+        """What a case has failed with by now."""
+        future = self._cases[number].future
+        if number not in self._errors and future.done() and not future.cancelled():
+            error = future.exception()
+            if isinstance(error, Exception):
+                self._errors[number] = self._explain(error)
+        return self._errors.get(number)
 
     def number_done(self) -> int:
         """Cases that are exported."""
@@ -179,11 +205,12 @@ class ExportQueue:
     def outcomes(self) -> list[Outcome]:
         """What became of the cases, in the order they came; waits for them."""
         outcomes = []
-        for name, future in self._cases:
+        for number, (name, future) in enumerate(self._cases):
             error = error_of(future)
             if error is not None and not isinstance(error, Exception):
                 raise error
-            outcomes.append(Outcome(name, None, explained(error)) if error else Outcome(name, future.result(), None))
+            failure = self._error_of(number)
+            outcomes.append(Outcome(name, None, failure) if failure else Outcome(name, future.result(), None))
         return outcomes
 
     def _add(self, name: str, future: Future[Any]) -> None:

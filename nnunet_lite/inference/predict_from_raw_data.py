@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -15,15 +14,16 @@ from tqdm import tqdm
 
 from nnunet_lite.configuration import compile_requested, num_compute_threads, num_processes_default
 from nnunet_lite.exceptions import ArgumentError, NumericalError
-from nnunet_lite.inference.case_resources import Demand, Network
+from nnunet_lite.inference.case_resources import Network
 from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, preprocess_case, preprocessed_cases
 from nnunet_lite.inference.device_memory import DeviceMemory, Weights
-from nnunet_lite.inference.export_prediction import load_and_delete
+from nnunet_lite.inference.export_prediction import load_as_tensor
 from nnunet_lite.inference.export_queue import export_case
+from nnunet_lite.inference.further_labels import FurtherLabels
 from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, predict_logits
 from nnunet_lite.inference.memory_of_sums import most_bytes_of_sums
 from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
-from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline
+from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline, resources_of
 from nnunet_lite.inference.prediction_request import ModelOrigin, requested_cases
 from nnunet_lite.inference.reduced_prediction import CaseInBands, ReducedPrediction
 from nnunet_lite.inference.test_time_augmentation import mirror_combinations
@@ -294,11 +294,13 @@ class nnUNetPredictor:
             properties_or_list_of_properties,
             truncated_ofname,
         )
+        documents = self._documents()
+        demands = resources_of(cases, documents, self._network_size())[1]
         with WorkerPool(min(num_processes, len(cases)), max_ram=self.max_ram) as pool:
-            for _, item in preprocessed_cases(cases, [Demand()] * len(cases), self._documents(), pool):
+            for _, item in preprocessed_cases(cases, demands, documents, pool):
                 if isinstance(item, Exception):
                     raise item
-                yield {**item, "data": _as_tensor(item["data"])}
+                yield {**item, "data": load_as_tensor(item["data"])}
 
     def predict_from_data_iterator(
         self,
@@ -333,7 +335,7 @@ class nnUNetPredictor:
         """Predict one array (c, d0, d1, d2) in this process; labels, or (labels, probabilities), or None if written."""
         case = CaseToPredict("image", input_image, segmentation_previous_stage, image_properties, output_file_truncated)
         item = preprocess_case(case, self._documents(), self.verbose_preprocessing)
-        logits = self._predict_item(case.name, item, None, save_or_return_probabilities)
+        logits = self.predict_item(case.name, item, None, save_or_return_probabilities)
         with num_threads(num_compute_threads()):
             return export_case(
                 logits, item["data_properties"], self._documents(), output_file_truncated, save_or_return_probabilities
@@ -422,28 +424,28 @@ class nnUNetPredictor:
             self.verbose,
             self.verbose_preprocessing,
         )
-        heads = self.label_manager.num_segmentation_heads
-        here = not self.perform_everything_on_device
-        most = most_bytes_of_sums(self.max_ram)
-        network = Network(heads, len(self._members()), here, self.dtype_of_sums.itemsize, most)
-        predict = partial(self._predict_item, probabilities=save_probabilities)
-        return PredictionPipeline(self._documents(), network, predict, settings)
+        predict = partial(self.predict_item, probabilities=save_probabilities)
+        return PredictionPipeline(self._documents(), self._network_size(), predict, settings)
 
-    def _predict_item(
-        self, name: str, item: Item, progress: Progress | None = None, probabilities: bool = False
+    def _network_size(self) -> Network:
+        heads, here = self.label_manager.num_segmentation_heads, not self.perform_everything_on_device
+        size, most = self.dtype_of_sums.itemsize, most_bytes_of_sums(self.max_ram)
+        return Network(heads, len(self._members()), here, size, most)
+
+    def predict_item(
+        self,
+        name: str,
+        item: Item,
+        progress: Progress | None = None,
+        probabilities: bool = False,
+        further: Sequence[FurtherLabels] = (),
     ) -> Tensor | ReducedPrediction:
-        """Logits of a preprocessed case, or at once what is made of them if they would be large."""
-        case = CaseInBands(name, item["data_properties"], self._documents(), item.get("ofile"), probabilities)
-        data, members = _as_tensor(item["data"]), self._members()
+        """Logits of a preprocessed case; if they would be large, what is made of them, and `further` is filled."""
+        case = CaseInBands(name, item["data_properties"], self._documents(), item.get("ofile"), probabilities, further)
+        data, members = load_as_tensor(item["data"]), self._members()
         try:
             with torch.inference_mode():
                 reduced = case.predict(self.network, data, self._settings(), members, self._load, progress)
                 return self._predict(data, members, progress) if reduced is None else reduced
         except NumericalError as error:
             raise NumericalError(f"{name}: {error}") from error
-
-
-def _as_tensor(data: Any) -> Tensor:
-    """Preprocessed data as a tensor: arrays, tensors, and `.npy` files, which are deleted."""
-    array = load_and_delete(data)
-    return torch.from_numpy(array) if isinstance(array, np.ndarray) else array

@@ -93,6 +93,7 @@ class PredictionProgress:
         skipped: cases that were done before.
         copies: mirrored copies that are predicted of each tile.
         clock: seconds.
+        name_cases: False leaves it to the caller to say which case is predicted, lines of a long case excepted.
     """
 
     def __init__(
@@ -102,6 +103,8 @@ class PredictionProgress:
         skipped: int = 0,
         copies: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        name_cases: bool = True,
     ) -> None:
         self._forecast = Forecast(tiles or (), clock)
         self._number = None if tiles is None else len(tiles)
@@ -112,6 +115,7 @@ class PredictionProgress:
         self._name = ""
         self._through = 0  # cases that the network is done with
         self._told = False  # the first forecast
+        self._name_cases = name_cases
         self._bar = _bar(self._forecast.total) if show_bar and _has_room_for_a_bar() else None
 
     def __enter__(self) -> PredictionProgress:
@@ -155,7 +159,8 @@ class PredictionProgress:
         self._refresh()
         self._through += 1
         recently = self._clock() - self._said < _BETWEEN_LINES and (self._number or 0) > _ALL_LINES
-        if self._bar is None and (failed or not recently or self._through == self._number):
+        says = self._name_cases and self._bar is None
+        if says and (failed or not recently or self._through == self._number):
             self._say(f"{self._so_far()}: {name}{' failed' if failed else ''}")
 
     def finished(self, done: int, place: str | None) -> None:
@@ -164,10 +169,13 @@ class PredictionProgress:
         before = f" ({self._skipped} were there already)" if self._skipped else ""
         logger.info("%s predicted in %s%s%s", counted(done, "case"), self._elapsed(), before, where)
 
-    def _say(self, what: str) -> None:
+    def forecast(self) -> str:
+        """The time left, to follow what is said; nothing as long as that is unknown."""
         left = self._forecast.remaining()
-        forecast = f", about {duration(left)} left" if left and self._through != self._number else ""
-        logger.info("%s, %s%s", what, self._elapsed(), forecast)
+        return f", about {duration(left)} left" if left and self._through != self._number else ""
+
+    def _say(self, what: str) -> None:
+        logger.info("%s, %s%s", what, self._elapsed(), self.forecast())
         self._said = self._clock()
 
     def _so_far(self) -> str:

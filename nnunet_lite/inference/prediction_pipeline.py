@@ -7,9 +7,9 @@ limit, by estimates from the headers. What needs more by itself runs alone.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, 
 from nnunet_lite.inference.export_queue import ExportQueue
 from nnunet_lite.inference.failed_cases import explained, failure_of, note_of, stopped_early, warn_of
 from nnunet_lite.inference.prediction_forecast import PredictionProgress
+from nnunet_lite.inference.preprocessed_resources import demand_of_item
 from nnunet_lite.inference.reduced_prediction import ReducedPrediction
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.exchange_folder import ExchangeFolder, exchange_folder
@@ -67,6 +68,16 @@ class PipelineSettings:
     verbose_preprocessing: bool = False
 
 
+def resources_of(
+    cases: Sequence[CaseToPredict], documents: ModelDocuments, network: Network
+) -> tuple[list[CaseSize | None], list[Demand]]:
+    """Size of each case as far as it is known, and the bytes it takes in each step."""
+    plans_manager = PlansManager(documents.plans)
+    sizes = [size_of_case(case, documents, plans_manager) for case in cases]
+    pairs = zip(cases, sizes, strict=True)
+    return sizes, [demand_of_case(case, size, documents, plans_manager, network) for case, size in pairs]
+
+
 class PredictionPipeline:
     """Preprocessing in the background, the network here, export in the background.
 
@@ -100,12 +111,7 @@ class PredictionPipeline:
             nnUNetError: some cases failed, after all others were predicted; names each with its reason.
             StorageError: the disk is full; it stopped there.
         """
-        plans_manager = PlansManager(self._documents.plans)
-        sizes = [size_of_case(case, self._documents, plans_manager) for case in cases]
-        demands = [
-            demand_of_case(case, size, self._documents, plans_manager, self._network)
-            for case, size in zip(cases, sizes, strict=True)
-        ]
+        sizes, demands = resources_of(cases, self._documents, self._network)
         npp, nps = self._settings.num_preprocessing, self._settings.num_export
         if all(size is not None or not demand.preprocessing for size, demand in zip(sizes, demands, strict=True)):
             npp, nps = worthwhile_processes(npp, nps, sizes, self._network.heads)  # else nobody knows how much it is
@@ -121,19 +127,32 @@ class PredictionPipeline:
             stream = preprocessed_cases(
                 cases, demands, self._documents, preprocessing, exchange, self._settings.verbose_preprocessing
             )
-            queue = ExportQueue(self._documents, self._settings.save_probabilities, export, exchange)
+            queue = self._queue(export, exchange)
             return self._predict_and_export(stream, demands, queue, progress)
 
     def run_stream(self, stream: Iterable[tuple[str, Item | Exception]]) -> list[Any]:
-        """As `run`, for cases that are preprocessed already, or the error that preprocessing ended with."""
+        """As `run`, for cases that are preprocessed already, or the error that preprocessing ended with.
+
+        What they take shows when they come, so the limit holds for them from then on.
+        """
         nps = self._settings.num_export
         with (
             PredictionProgress(None, self._settings.show_progress) as progress,
             exchange_folder() if nps else contextlib.nullcontext() as exchange,
             WorkerPool(nps, budget=self._budget) as export,
         ):
-            queue = ExportQueue(self._documents, self._settings.save_probabilities, export, exchange)
+            queue = self._queue(export, exchange)
             return self._predict_and_export(stream, None, queue, progress)
+
+    def _queue(self, pool: WorkerPool, exchange: ExchangeFolder | None) -> ExportQueue:
+        settings = self._settings
+        return ExportQueue(
+            self._documents,
+            settings.save_probabilities,
+            pool,
+            exchange,
+            explain=partial(explained, verbose=settings.verbose),
+        )
 
     def _predict_and_export(
         self,
@@ -143,13 +162,14 @@ class PredictionPipeline:
         progress: PredictionProgress,
     ) -> list[Any]:
         output = None
-        wanted = itertools.repeat(Demand()) if demands is None else iter(demands)
+        wanted = None if demands is None else iter(demands)
         single = demands is not None and len(demands) == 1  # its error comes at once
         try:
             for name, item in stream:  # no zip or enumerate: they would keep the item
-                self._one(name, item, next(wanted), queue, progress)
+                demand = demand_of_item(item, self._documents, self._network) if wanted is None else next(wanted)
+                self._one(name, item, demand, queue, progress)
                 if not single:
-                    warn_of(queue.new_failures())
+                    warn_of([ended for ended in queue.news() if ended.error is not None])
                 if not isinstance(item, Exception) and item.get("ofile"):
                     output = str(item["ofile"])
                 del item  # an image less in memory while the next one is waited for

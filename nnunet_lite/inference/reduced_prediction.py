@@ -21,6 +21,7 @@ from nnunet_lite.inference.export_prediction import (
     save_probabilities_file,
     views_in_network_space,
 )
+from nnunet_lite.inference.further_labels import FurtherLabels, and_further
 from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, Weights, logits_on_device
 from nnunet_lite.inference.memory_of_sums import bands_are_lines, most_bytes_of_sums
 from nnunet_lite.inference.plane_stream import PlaneStream
@@ -59,6 +60,7 @@ class CaseInBands(NamedTuple):
     documents: ModelDocuments
     output: str | None  # path without file ending
     with_probabilities: bool
+    further: Sequence[FurtherLabels] = ()  # made of the same logits
 
     def predict(
         self,
@@ -81,12 +83,13 @@ class CaseInBands(NamedTuple):
         if image.ndim != 4 or type(label_manager) is not LabelManager:
             return None
         size = settings.memory_of_sums(image.shape[1:], len(members)).whole
-        on_device = settings.sums_on_device and not self.with_probabilities and reduces_on(settings.device)
+        only_labels = not self.with_probabilities and not self.further
+        on_device = settings.sums_on_device and only_labels and reduces_on(settings.device)
         is_large = size > most_bytes_of_sums(settings.max_ram)
         if not (on_device or is_large):
             return None
         plan = linear_plan(plans_manager, configuration, self.properties, image.shape[1:])
-        if plan is None:
+        if plan is None or any(labels.plan is None for labels in self.further):
             return None
 
         def views(probabilities: NDArray[np.float32] | None) -> ViewsInNetworkSpace:
@@ -101,7 +104,7 @@ class CaseInBands(NamedTuple):
             return None
         logger.info("%s: logits would take %s; they are predicted and reduced in bands", self.name, format_size(size))
         shapes = ([axis.size_in for axis in plan.axes], [axis.size_out for axis in plan.axes])
-        lines = bands_are_lines(settings.patch_size, settings.heads, *shapes)
+        lines = bands_are_lines(settings.patch_size, settings.heads, *shapes) and not self.further
 
         def run(probabilities: NDArray[np.float32] | None) -> None:
             inside = views(probabilities)
@@ -111,7 +114,7 @@ class CaseInBands(NamedTuple):
                 settings,
                 members,
                 load,
-                lambda: _receiver(plan, label_manager, inside, lines),
+                lambda: and_further(_receiver(plan, label_manager, inside, lines), self.further, label_manager),
                 lines=lines,
                 on_device=on_device,
                 bar=bar,

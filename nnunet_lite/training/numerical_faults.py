@@ -95,16 +95,26 @@ class FiniteUpdates:
         before, self._pending = self._pending, None
         self._judge(before)
 
+    def left_out(self) -> int | None:
+        """Number of the last iteration if it is not judged yet and must be repeated: for whoever saves just now."""
+        attempt = self._pending
+        return None if attempt is None or not self._must_be_repeated(attempt, self._skipped) else attempt.iteration
+
     def _judge(self, attempt: Attempt | None) -> None:
         if attempt is None:
             return
+        repeated = self._must_be_repeated(attempt, self._skipped)
+        self._skipped = self._skipped + 1 if attempt.flags[1] != 0 else 0
+        if repeated:
+            self._repeat(attempt)
+
+    def _must_be_repeated(self, attempt: Attempt, skipped: int) -> bool:
+        """Whether its update was left out; a GradScaler that leaves out `skipped` before this one mends it itself."""
         if attempt.copied is not None:
             attempt.copied.synchronize()
         loss_bad, norm_bad = (value != 0 for value in attempt.flags.tolist())
-        self._skipped = self._skipped + 1 if norm_bad else 0
-        scaler_does_it = self._trainer.grad_scaler is not None and not loss_bad and self._skipped < SKIPS_OF_A_SCALER
-        if (loss_bad or norm_bad) and not scaler_does_it:
-            self._repeat(attempt)
+        scaler_does_it = self._trainer.grad_scaler is not None and not loss_bad and skipped + 1 < SKIPS_OF_A_SCALER
+        return (loss_bad or norm_bad) and not scaler_does_it
 
     def _repeat(self, attempt: Attempt) -> None:
         """The same batch in float32; the update is made if that is finite, else the training stops."""

@@ -109,13 +109,15 @@ class SlowIterationGuard:
 
     def _save(self) -> None:
         """Write checkpoint_latest as of before this iteration."""
-        trainer = self._trainer
+        trainer, outputs = self._trainer, self._trainer.epoch_outputs
         self.random_states = self._before
         trainer.current_epoch -= 1  # what is saved is the number of the next epoch
+        trainer.epoch_outputs = outputs[: trainer._finite_updates.left_out()]  # --c repeats what was left out
         try:
             trainer.save_checkpoint(os.path.join(trainer.output_folder, LATEST))
         finally:
             trainer.current_epoch += 1
+            trainer.epoch_outputs = outputs
             self.random_states = None
 
     def _save_before_failure(self) -> None:

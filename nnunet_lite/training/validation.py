@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections import deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from nnunet_lite.configuration import usable_processes
 from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder
-from nnunet_lite.exceptions import NumericalError
-from nnunet_lite.inference.data_iterators import ModelDocuments, hand_over
-from nnunet_lite.inference.export_prediction import remove_mapped
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
-from nnunet_lite.plans.label_manager import convert_labelmap_to_one_hot
 from nnunet_lite.training.distributed_training import without_ddp
 from nnunet_lite.training.previous_stage import require_previous_stage
-from nnunet_lite.training.validation_outputs import CaseExport, ValidationOutputs, export_outputs
-from nnunet_lite.utilities.distributed import barrier, local_world_size, rank, world_size
-from nnunet_lite.utilities.memory import available_memory
-from nnunet_lite.utilities.parallel import Task, WorkerPool
+from nnunet_lite.training.validation_outputs import ValidationOutputs, export_outputs
+from nnunet_lite.training.validation_prediction import ValidationPrediction
+from nnunet_lite.utilities.distributed import barrier, local_world_size, rank
 
-_QUEUE_SHARE = 0.25  # of the free memory that logits waiting for their export may take
 _WORKER_START = 3.0  # seconds; exports that take less altogether are made in this process
 
 
@@ -74,26 +64,11 @@ def _predict_cases(trainer: Any, predictor: nnUNetPredictor, outputs: Validation
     kept = len(outputs.mine) - len(missing)
     if kept:
         trainer.print_to_log_file(f"{kept} of {len(outputs.mine)} cases are predicted already with these weights")
-    previous = trainer.folder_with_segs_from_previous_stage
-    dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, list(missing), previous)
-    documents = ModelDocuments(trainer.plans_manager.plans, trainer.configuration_manager, trainer.dataset_json)
-    processes = _processes(trainer, dataset, list(missing))
-    with (
-        tempfile.TemporaryDirectory(prefix="nnunet_lite-") as exchange,
-        WorkerPool(processes) as pool,
-    ):
-        exports = _Exports(pool, outputs, documents, exchange if processes else None)
-        others = ", others by the other processes" if world_size() > 1 else ""
-        for number, (key, wanted) in enumerate(missing.items(), 1):
-            trainer.print_to_log_file(f"predicting {key} ({number} of {len(missing)}{others})")
-            data, _, seg_prev, properties = dataset.load_case(key)
-            image = _with_previous_stage(np.asarray(data[:]), seg_prev, trainer)
-            try:
-                logits = predictor.predict_sliding_window_return_logits(image).cpu().numpy()
-            except NumericalError as error:
-                raise NumericalError(f"{key}: {error}") from error
-            exports.submit(key, logits, properties, wanted)
-        exports.wait()
+    if missing:
+        previous = trainer.folder_with_segs_from_previous_stage
+        dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, list(missing), previous)
+        processes = _processes(trainer, dataset, list(missing))
+        ValidationPrediction(trainer, predictor, outputs, dataset, export_outputs).run(missing, processes)
 
 
 def _make_predictor(trainer: Any) -> tuple[nnUNetPredictor, Settings]:
@@ -119,15 +94,6 @@ def _make_predictor(trainer: Any) -> tuple[nnUNetPredictor, Settings]:
     return predictor, settings
 
 
-def _with_previous_stage(data: np.ndarray, seg_prev: Any, trainer: Any) -> torch.Tensor:
-    """Image channels (c, z, y, x), followed in a cascade by one per foreground label of the previous stage."""
-    if seg_prev is not None:
-        labels = trainer.label_manager.foreground_labels
-        one_hot = convert_labelmap_to_one_hot(np.asarray(seg_prev[:]), labels, output_dtype=data.dtype)
-        data = np.concatenate((data, one_hot))
-    return torch.from_numpy(np.ascontiguousarray(data))
-
-
 def _processes(trainer: Any, dataset: Any, keys: Sequence[str]) -> int:
     """Background processes for the exports; none where these take less time than starting one."""
     per_voxel = 5e-8 + 5e-9 * trainer.label_manager.num_segmentation_heads
@@ -137,47 +103,6 @@ def _processes(trainer: Any, dataset: Any, keys: Sequence[str]) -> int:
         if seconds > _WORKER_START:
             return min(-(-usable_processes(None) // local_world_size()), len(keys))
     return 0
-
-
-class _Exports:
-    """Exports under way; waits where too many logits would pile up, and raises what went wrong."""
-
-    def __init__(
-        self, pool: WorkerPool, outputs: ValidationOutputs, documents: ModelDocuments, exchange_folder: str | None
-    ) -> None:
-        self._pool = pool
-        self._outputs = outputs
-        self._documents = documents
-        self._exchange_folder = exchange_folder
-        self._pending: deque[tuple[str, Sequence[str], Future[Any], int]] = deque()
-
-    def submit(self, key: str, logits: np.ndarray, properties: Mapping[str, Any], wanted: Sequence[str]) -> None:
-        """Hand in a case once there is room for its logits (heads, z, y, x)."""
-        memory = 4 * logits.nbytes
-        while self._pending and self._waiting() + memory > _QUEUE_SHARE * available_memory():
-            self._finish_oldest()
-        given = logits if self._exchange_folder is None else hand_over(logits, self._exchange_folder)
-        export: CaseExport = self._outputs.export_of(key, wanted)
-        task = Task(key, export_outputs, (given, dict(properties), self._documents, export), memory)
-        future = self._pool.submit(task)
-        if isinstance(given, str):
-            future.add_done_callback(lambda _: remove_mapped(given))
-        self._pending.append((key, wanted, future, memory))
-        while self._pending and self._pending[0][2].done():
-            self._finish_oldest()
-
-    def wait(self) -> None:
-        """Wait for all of them."""
-        while self._pending:
-            self._finish_oldest()
-
-    def _waiting(self) -> int:
-        return sum(size for _, _, future, size in self._pending if not future.done())
-
-    def _finish_oldest(self) -> None:
-        key, wanted, future, _ = self._pending.popleft()
-        future.result()
-        self._outputs.note(key, wanted)
 
 
 def _evaluate(trainer: Any, keys: list[str], folder: Path) -> None:

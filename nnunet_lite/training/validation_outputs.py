@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from nnunet_lite.exceptions import nnUNetError
 from nnunet_lite.inference.data_iterators import ModelDocuments
 from nnunet_lite.inference.export_prediction import export_prediction_from_logits, load_mapped, resample_and_save
+from nnunet_lite.inference.reduced_prediction import ReducedPrediction
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.preprocessed_dataset import infer_dataset_class, nnUNetDatasetNumpy
 from nnunet_lite.training.previous_stage import NEXT_STAGE_FOLDER
@@ -168,13 +169,20 @@ class ValidationOutputs:
         return stages
 
 
-def export_outputs(logits: Any, properties: Mapping[str, Any], documents: ModelDocuments, export: CaseExport) -> None:
+def export_outputs(
+    logits: Any, properties: Mapping[str, Any], documents: ModelDocuments, export: CaseExport, _: bool = False
+) -> None:
     """Write a case's outputs, each file complete or not at all; task of a worker.
 
     Args:
-        logits: (heads, z, y, x), or a `.npy` file of them, which stays: another process may have to do it again.
+        logits: (heads, z, y, x), or a `.npy` file of them, which stays: another process may have to do it again. Or
+            what was made of them, then next stages are written already.
         properties: of the case.
     """
+    if isinstance(logits, ReducedPrediction):
+        if export.segmentation or export.probabilities:
+            logits.finish(properties, documents, export.stem)
+        return
     logits = load_mapped(logits)
     plans_manager = PlansManager(documents.plans)
     configuration, dataset_json = documents.configuration, documents.dataset_json

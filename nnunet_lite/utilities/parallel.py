@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 from nnunet_lite.configuration import cpu_count
 from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
+from nnunet_lite.utilities.courier import Courier
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
 from nnunet_lite.utilities.memory_budget import MemoryBudget
@@ -158,30 +160,37 @@ class _Job:
 
 
 class _Worker:
-    """A background process, the pipe to it and the job it works on."""
+    """A background process, the conversation with it and the job it works on."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, notify: Callable[[], None]) -> None:
         context = multiprocessing.get_context("spawn")
-        self.connection, remote = context.Pipe()
+        connection, remote = context.Pipe()
         self.process: BaseProcess = context.Process(target=_work, args=(remote, threads), daemon=True)
-        with environment(dict.fromkeys(_THREAD_VARIABLES, str(threads))):
-            self.process.start()
-        remote.close()
+        self.courier = Courier(connection, notify)
+        try:
+            with environment(dict.fromkeys(_THREAD_VARIABLES, str(threads))):
+                self.process.start()
+        except BaseException:
+            self.courier.close()
+            raise
+        finally:
+            remote.close()
         self.job: _Job | None = None
         self.memory = 0
 
     def give(self, job: _Job) -> None:
+        """Let it work on a job; raises what pickling the arguments ends with."""
+        self.courier.ask((job.task.function, job.task.args))
         self.job = job
-        self.connection.send((job.task.function, job.task.args))
 
     def end(self) -> None:
-        self.connection.close()
         if self.process.is_alive():
             self.process.terminate()
             self.process.join(1)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+        self.courier.close()
 
 
 class WorkerPool:
@@ -210,7 +219,7 @@ class WorkerPool:
         self.max_ram = self.budget.limit
         self._waiting: deque[_Job] = deque()
         self._workers: list[_Worker] = []
-        self._lock = threading.Lock()
+        self._lock, self._calls = threading.Lock(), threading.Lock()
         self._closing = False
         self._abort = False
         self._fault: WorkerError | None = None  # of the supervising thread itself
@@ -260,7 +269,8 @@ class WorkerPool:
 
     def _wake_up(self) -> None:
         if self._pipe is not None:
-            self._pipe[0].send(None)
+            with self._calls:
+                self._pipe[0].send(None)
 
     def _supervise(self) -> None:
         """Main function of the supervising thread; whatever ends it, no task is left without an outcome."""
@@ -296,16 +306,12 @@ class WorkerPool:
                 if self._closing and (idle or self._abort):
                     return
             self._start_jobs()
-            ready = wait(
-                [woken, *(w.connection for w in self._workers), *(w.process.sentinel for w in self._workers)],
-                timeout=None if idle else _POLL,
-            )
-            if woken in ready:
+            ready = wait([woken, *(w.process.sentinel for w in self._workers)], timeout=None if idle else _POLL)
+            while woken.poll():
                 woken.recv()
             for worker in list(self._workers):
                 worker.memory = rss(worker.process.pid) or worker.memory
-                if worker.connection in ready or worker.process.sentinel in ready:
-                    self._hear(worker)
+                self._hear(worker, ended=worker.process.sentinel in ready)
             stopped.look((w.process.pid, w.job.task.name) for w in self._workers if w.job is not None)
 
     def _start_jobs(self) -> None:
@@ -325,7 +331,7 @@ class WorkerPool:
             worker = next((worker for worker in self._workers if worker.job is None), None)
             try:
                 if worker is None:
-                    worker = _Worker(self._threads)
+                    worker = _Worker(self._threads, self._wake_up)
                     self._workers.append(worker)
             except Exception as error:
                 self.budget.release(job.task.memory)
@@ -333,25 +339,21 @@ class WorkerPool:
                 continue
             try:
                 worker.give(job)
-            except (BrokenPipeError, ConnectionError):
-                self._bury(worker)
             except Exception as error:  # arguments that cannot be pickled
-                worker.job = None
                 self.budget.release(job.task.memory)
                 job.future.set_exception(error)
 
-    def _hear(self, worker: _Worker) -> None:
-        """Take a worker's answer, or note that it died."""
-        try:
-            if not worker.connection.poll():
-                raise EOFError
-            succeeded, value, trace = worker.connection.recv()
-        except (EOFError, ConnectionError):
-            self._bury(worker)
+    def _hear(self, worker: _Worker, ended: bool) -> None:
+        """Take a worker's answer if there is one, or note that it died."""
+        if ended:
+            worker.courier.close()  # it may have answered before
+        answer = worker.courier.take()
+        if answer is None:
+            if ended or worker.courier.over:
+                self._bury(worker)
             return
-        except Exception as error:  # of another class that does not survive the way here
-            succeeded, trace = False, ""
-            value = WorkerError(f"what its process answered cannot be read: {describe(error)}")
+        error = answer.error and WorkerError(f"what its process answered cannot be read: {describe(answer.error)}")
+        succeeded, value, trace = (False, error, "") if error else answer.content
         job, worker.job = worker.job, None
         if job is None:
             return
@@ -407,10 +409,9 @@ def _work(connection: Connection, threads: int) -> None:
     """Main function of a worker: take tasks from the pipe until the other end goes away."""
     while True:
         try:
-            function, args = connection.recv()
-        except (EOFError, OSError):
+            answer = _answer(connection.recv_bytes())
+        except (EOFError, OSError):  # of the pipe
             return
-        answer = _answer(function, args)
         try:
             connection.send(answer)
         except (BrokenPipeError, ConnectionError):
@@ -419,7 +420,13 @@ def _work(connection: Connection, threads: int) -> None:
             connection.send((False, WorkerError(f"its result cannot be sent back: {describe(error)}"), ""))
 
 
-def _answer(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[bool, Any, str]:
+def _answer(question: bytes) -> tuple[bool, Any, str]:
+    try:
+        function, args = ForkingPickler.loads(question)
+        del question  # it may be large
+    except Exception as error:  # what it takes cannot be imported here
+        text = f"what its process was given cannot be read there: {describe(error)}"
+        return False, WorkerError(text), traceback.format_exc()
     try:
         return True, function(*args), ""
     except Exception as error:

@@ -19,3 +19,8 @@ def die_once_then_export(logits: Any, properties: Any, documents: Any, output: s
         load_mapped(logits)
         os.kill(os.getpid(), signal.SIGKILL)
     return export_case(logits, properties, documents, output, probabilities)
+
+
+def fail_to_export(*arguments: Any) -> None:
+    """An export that never works."""
+    raise ValueError("no such thing")

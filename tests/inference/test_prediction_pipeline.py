@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.dying_export import die_once_then_export
+from helpers.dying_export import die_once_then_export, fail_to_export
 
 from nnunet_lite.exceptions import DatasetError, OutOfMemory, StorageError, WorkerError, nnUNetError
 from nnunet_lite.inference import case_resources, data_iterators, export_queue, prediction_pipeline
@@ -381,3 +381,53 @@ def test_failures_are_said_at_once_and_when_somebody_stops(
     with pytest.raises(stop) as stopped:
         predictor_of(model)._pipeline(False, 0, 0).run_stream(stream())
     assert vars(stopped.value)["__notes__"] == ["Stopped; 1 case had failed: a (unreadable)"]
+
+
+def preprocessed_items(predictor: nnUNetPredictor, count: int) -> list[dict[str, Any]]:
+    image = np.random.default_rng(0).normal(size=(1, 8, 9, 10)).astype(np.float32)
+    properties = [{"spacing": [1, 1, 1]}] * count
+    return list(predictor.get_data_iterator_from_raw_npy_data([image] * count, None, properties, None, 0))
+
+
+def test_the_limit_holds_for_a_stream_of_preprocessed_cases(
+    model: Path, watched: type[Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    hold = Watched.hold
+    monkeypatch.setattr(Watched, "hold", lambda self, size: held.append(size) or hold(self, size))
+    predictor = predictor_of(model, max_ram=2**40)
+    items = preprocessed_items(predictor, 3)
+    voxels, heads = 8 * 9 * 10, 3
+    predictor.predict_from_data_iterator(iter(items), False, 1)
+    assert held == [4 * voxels + 2 * heads * voxels + 2 * voxels] * 3  # image and sums in half precision
+    assert Watched.most > 2**28, "an export worker, by estimate"
+    free = Watched.together
+    Watched.together = 0
+    predictor_of(model, max_ram=2**20).predict_from_data_iterator(iter(items), False, 1)
+    assert Watched.together == 1 <= free, "export and network one after the other"
+
+
+def test_an_iterator_of_arrays_obeys_the_limit(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    original = data_iterators.preprocessed_cases
+
+    def watch(cases: Any, demands: Any, *others: Any) -> Any:
+        given.extend(demands)
+        return original(cases, demands, *others)
+
+    monkeypatch.setattr("nnunet_lite.inference.predict_from_raw_data.preprocessed_cases", watch)
+    preprocessed_items(predictor_of(model, max_ram=2**20), 2)
+    assert len(given) == 2 and all(demand.preprocessing > 4 * 8 * 9 * 10 for demand in given)
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+@pytest.mark.parametrize("verbose", [True, False])
+def test_where_an_export_failed_is_told_if_one_asks(
+    model: Path, images: Path, tmp_path: Path, with_workers: None, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, processes: int, verbose: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(export_queue, "export_case", fail_to_export)
+    with caplog.at_level(logging.INFO, "nnunet_lite"), pytest.raises(WorkerError, match="3 of 3 cases failed"):
+        predictor_of(model, verbose=verbose).predict_from_files(images, tmp_path / "out", False, True, 0, processes)
+    assert caplog.text.count('in fail_to_export\n    raise ValueError("no such thing")') == (3 if verbose else 0)
+    assert ("Traceback" in caplog.text) is verbose

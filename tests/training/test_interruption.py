@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from nnunet_lite.cli.training import run_stoppable
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.training import interruption
 from nnunet_lite.training.interruption import StopRequest, TrainingInterrupted, ends_at_once
+from nnunet_lite.training.slow_iterations import SlowIterationGuard
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
@@ -274,3 +276,20 @@ def test_a_command_that_ends_is_not_disturbed(
     signal.raise_signal(signal.SIGTERM)
     assert {signal.getsignal(number) for number in handlers} == {signal.SIG_IGN}
     assert capsys.readouterr().out.splitlines()[-1] == f"Go on with the same command{advice}"
+
+
+@pytest.mark.parametrize(("left_out", "kept"), [(None, 2), (1, 1)])
+def test_an_update_that_was_left_out_is_repeated_after_a_save_of_the_guard(left_out: int | None, kept: int) -> None:
+    class Trainer:
+        is_ddp, disable_checkpointing, current_epoch, output_folder = False, False, 3, ""
+        epoch_outputs = ("first", "second")
+        _finite_updates = SimpleNamespace(left_out=lambda: left_out)
+        saved: tuple[Any, ...] = ()
+
+        def save_checkpoint(self, filename: str) -> None:
+            self.saved = (filename, self.current_epoch, self.epoch_outputs)
+
+    trainer = Trainer()
+    SlowIterationGuard(trainer)._save()
+    assert trainer.saved == ("checkpoint_latest.pth", 2, ("first", "second")[:kept])
+    assert (trainer.current_epoch, trainer.epoch_outputs) == (3, ("first", "second"))

@@ -131,6 +131,28 @@ def test_infinite_gradients_of_a_finite_loss_are_the_scalers_business() -> None:
     assert trainer.log == []
 
 
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, None), (NAN, 1)])
+def test_an_iteration_that_is_not_judged_yet_and_was_left_out_is_known(factor: float, expected: int | None) -> None:
+    trainer = Small(fused=True)
+    trainer.faults = {1: (factor, 1.0)}
+    updates = OnDevice(trainer)
+    assert updates.left_out() is None
+    for data, target in BATCHES[:2]:
+        trainer.epoch_outputs.append(updates.step(data, target))
+    assert updates.left_out() == updates.left_out() == expected, "asking changes nothing"
+    updates.settle()
+    assert len(trainer.log) == (expected is not None), "judged afterwards as if nobody had asked"
+    assert updates.left_out() is None
+
+
+def test_an_update_that_a_scaler_leaves_out_is_its_business_in_a_save_too() -> None:
+    trainer = Small(fused=True, scaler=torch.amp.GradScaler("cpu"))
+    trainer.faults = {0: (1.0, INF)}
+    updates = FiniteUpdates(trainer)
+    updates.step(*BATCHES[0])
+    assert updates.left_out() is None
+
+
 def test_a_bad_loss_with_a_scaler_is_repeated() -> None:
     trainer = Small(fused=True, scaler=torch.amp.GradScaler("cpu"))
     trainer.faults = {1: (NAN, 1.0)}

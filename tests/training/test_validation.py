@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from helpers.cascade_training import CASCADE, LOWRES, NEXT_STAGES, REGIONS, trai
 from helpers.commands import succeed
 
 from nnunet_lite.exceptions import NumericalError, WorkerError
+from nnunet_lite.inference import data_iterators, reduced_prediction
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
+from nnunet_lite.inference.prediction_forecast import PredictionProgress
 from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint
 from nnunet_lite.training import validation
 
@@ -37,13 +40,13 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def predicted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every image that the network predicts."""
     calls: list[int] = []
-    original = nnUNetPredictor.predict_sliding_window_return_logits
+    original = nnUNetPredictor.predict_item
 
-    def count(self: nnUNetPredictor, image: torch.Tensor) -> torch.Tensor:
-        calls.append(image.shape[0])
-        return original(self, image)
+    def count(self: nnUNetPredictor, name: str, item: Any, *others: Any) -> Any:
+        calls.append(item["data"].shape[0])
+        return original(self, name, item, *others)
 
-    monkeypatch.setattr(nnUNetPredictor, "predict_sliding_window_return_logits", count)
+    monkeypatch.setattr(nnUNetPredictor, "predict_item", count)
     return calls
 
 
@@ -240,3 +243,113 @@ def test_an_export_worker_that_dies_names_its_case(nnunet_folders: Folders, monk
     monkeypatch.setattr(validation, "export_outputs", _die)
     with pytest.raises(WorkerError, match=r"case_\d: its process died"):
         trainer.perform_actual_validation()
+
+
+def _contents(trainer: Any) -> dict[str, np.ndarray]:
+    """Labels and probabilities of all outputs, those for next stages included."""
+    found: dict[str, np.ndarray] = {}
+    for name, file in _files(trainer).items():
+        if name.endswith(".nii.gz"):
+            found[name] = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+        elif name.endswith(".npz"):
+            found[name] = np.load(file)["probabilities"]
+    for file in Path(trainer.output_folder_base, "predicted_next_stage").rglob("*.b2nd"):
+        found[f"{file.parent.name}/{file.name}"] = blosc2.open(str(file))[:]
+    return found
+
+
+def _again(trainer: Any, save_probabilities: bool) -> dict[str, np.ndarray]:
+    """The outputs of a validation that finds nothing."""
+    for file in [*_files(trainer).values(), *Path(trainer.output_folder_base, "predicted_next_stage").rglob("*.b2nd")]:
+        file.unlink()
+    trainer.perform_actual_validation(save_probabilities)
+    return _contents(trainer)
+
+
+@pytest.fixture
+def bands(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Grows with every image that is predicted in bands."""
+    calls: list[bool] = []
+    run = reduced_prediction.predict_in_bands
+    monkeypatch.setattr(
+        reduced_prediction, "predict_in_bands", lambda *a, **b: (calls.append(b["lines"]), run(*a, **b))
+    )
+    return calls
+
+
+@pytest.mark.parametrize("labels", [None, REGIONS], ids=["labels", "regions"])
+def test_large_logits_come_in_bands_with_the_same_results(
+    nnunet_folders: Folders, monkeypatch: pytest.MonkeyPatch, bands: list[bool], labels: Any
+) -> None:
+    cascade_training.write_dataset(nnunet_folders.preprocessed, labels, several=True)
+    trainer = cascade_training.make(LOWRES, 0)
+    trainer.initialize()
+    trainer.perform_actual_validation(save_probabilities=True)
+    expected = _contents(trainer)
+    assert len(expected) == 4 * len(VALIDATED) and bands == []
+    assert {name for name in expected if "/" in name} == {f"{s}/{c}.b2nd" for s in NEXT_STAGES for c in VALIDATED}
+    monkeypatch.setattr(reduced_prediction, "BANDED_PREDICTION_BYTES", 0)
+    found = _again(trainer, True)
+    assert bands == [False] * len(VALIDATED)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert values.dtype == found[name].dtype
+        if name.endswith(".npz"):  # the softmax of a block depends in its last bit on where the block begins
+            assert np.allclose(found[name], values, atol=2e-7)
+        else:
+            assert np.array_equal(found[name], values)
+            assert len(np.unique(values)) > 1
+    trainer.perform_actual_validation(save_probabilities=True)
+    assert len(bands) == len(VALIDATED), "all of it is noted"
+
+
+def test_a_next_stage_that_is_missing_alone_is_made_in_bands_alone(
+    nnunet_folders: Folders, monkeypatch: pytest.MonkeyPatch, bands: list[bool]
+) -> None:
+    cascade_training.write_dataset(nnunet_folders.preprocessed)
+    trainer = cascade_training.make(LOWRES, 0)
+    trainer.initialize()
+    trainer.perform_actual_validation()
+    monkeypatch.setattr(reduced_prediction, "BANDED_PREDICTION_BYTES", 0)
+    file = Path(trainer.output_folder_base, "predicted_next_stage", CASCADE, f"{VALIDATED[1]}.b2nd")
+    expected = blosc2.open(str(file))[:]
+    file.unlink()
+    before = {name: path.stat().st_mtime_ns for name, path in _files(trainer).items() if name != "summary.json"}
+    trainer.perform_actual_validation()
+    assert np.array_equal(blosc2.open(str(file))[:], expected) and bands == [False]
+    after = {name: path.stat().st_mtime_ns for name, path in _files(trainer).items() if name != "summary.json"}
+    assert after == before
+
+
+@pytest.mark.slow
+def test_exports_in_the_background_are_the_same(
+    nnunet_folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cascade_training.write_dataset(nnunet_folders.preprocessed)
+    trainer = cascade_training.make(LOWRES, 0)
+    trainer.initialize()
+    trainer.perform_actual_validation()
+    expected = _contents(trainer)
+    (tmp_path / "system").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "system"))
+    monkeypatch.setattr(validation, "_WORKER_START", 0)
+    monkeypatch.setattr(data_iterators, "_LARGE", 16)
+    monkeypatch.setenv("nnUNet_def_n_proc", "1")
+    for limit in (2**30, 0):
+        monkeypatch.setattr(reduced_prediction, "BANDED_PREDICTION_BYTES", limit)
+        found = _again(trainer, False)
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], values) for name, values in expected.items())
+        assert not list((tmp_path / "system").iterdir()), "nothing is left of what was handed over"
+
+
+def test_the_log_of_a_validation_tells_how_long_it_will_take(
+    nnunet_folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PredictionProgress, "forecast", lambda self: ", about 5 min left")
+    tiny_training.write_dataset(nnunet_folders.preprocessed)
+    trainer = cascade_training.make("2d", 0)
+    trainer.initialize()
+    trainer.perform_actual_validation()
+    _, (key,) = trainer.do_split()
+    assert f"predicting {key} (1 of 1, about 5 min left)" in Path(trainer.log_file).read_text()

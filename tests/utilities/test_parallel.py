@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,7 +160,7 @@ def test_workers_end_when_the_parent_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_process_that_cannot_be_started_is_an_error_and_no_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(threads: int) -> None:
+    def refuse(*arguments: object) -> None:
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(parallel, "_Worker", refuse)
@@ -182,3 +183,75 @@ def test_a_script_with_an_unprotected_main_part_ends_with_advice(tmp_path: Path)
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode != 0
     assert "if __name__ == '__main__'" in result.stderr
+
+
+def length(content: bytes, _: Any = None) -> int:
+    return len(content)
+
+
+def zeros(number: int) -> bytes:
+    return bytes(number)
+
+
+class _Stopped(WorkerPool):
+    """A pool that stops its first worker as soon as there is one."""
+
+    def stop(self) -> int:
+        deadline = time.monotonic() + 30
+        while not (self._workers and self._workers[0].process.pid) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        pid = self._workers[0].process.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes are stopped by a signal")
+def test_a_stopped_worker_with_large_arguments_holds_up_nobody() -> None:
+    content = bytes(2**22)
+    with _Stopped(2) as pool:
+        first = pool.submit(Task("first", length, (content,)))
+        pid = pool.stop()
+        assert pool.submit(Task("second", length, (content,))).result(timeout=60) == len(content)
+        assert not first.done()
+        os.kill(pid, signal.SIGCONT)
+        assert first.result(timeout=60) == len(content)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes are stopped by a signal")
+def test_a_pool_with_a_stopped_worker_ends() -> None:
+    with pytest.raises(KeyboardInterrupt), _Stopped(1) as pool:
+        future = pool.submit(Task("first", length, (bytes(2**22),)))
+        pid = pool.stop()
+        raise KeyboardInterrupt
+    with pytest.raises(WorkerError, match="first: stopped before it was finished"):
+        future.result(timeout=1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_large_results_come_back() -> None:
+    with WorkerPool(1) as pool:
+        assert pool.submit(Task("large", zeros, (2**24,))).result(timeout=60) == bytes(2**24)
+
+
+def test_arguments_that_cannot_be_pickled_are_the_cases_error() -> None:
+    with WorkerPool(1) as pool:
+        with pytest.raises((TypeError, AttributeError)):
+            pool.submit(Task("bad", length, (b"", lambda: None))).result(timeout=60)
+        assert pool.submit(Task("good", length, (b"123",))).result(timeout=60) == 3
+
+
+class Unreadable:
+    """Arguments that raise when a worker reads them."""
+
+    def __reduce__(self) -> Any:
+        return divide, (0,)
+
+
+def test_arguments_that_a_worker_cannot_read_are_the_cases_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with WorkerPool(1) as pool:
+        with pytest.raises(WorkerError, match="what its process was given cannot be read there: ZeroDivisionError"):
+            pool.submit(Task("bad", length, (Unreadable(),))).result(timeout=60)
+        assert pool.submit(Task("good", length, (b"123",))).result(timeout=60) == 3
+    assert "Traceback" not in capfd.readouterr().err
