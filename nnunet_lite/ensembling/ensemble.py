@@ -28,6 +28,7 @@ from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.plans.prediction_documents import Documents, dataset_json_of, plans_of
 from nnunet_lite.utilities.files import PathLike, copy_file, save_json, save_pickle
+from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.npz_stream import npz_stream
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 from nnunet_lite.utilities.temporary_names import remove_abandoned_files
@@ -116,7 +117,7 @@ def ensemble_folders(
         dataset_json_file_or_dict, plans_json_file_or_dict: None takes those of the first folder.
 
     Raises:
-        ArgumentError: no folder, one twice, or the output folder among them.
+        ArgumentError: no folder, or the output folder among them.
         DatasetError: probabilities are missing (says of which cases), folders with different cases or labels, or
             cases that failed.
     """
@@ -127,9 +128,9 @@ def ensemble_folders(
     resolved = [folder.resolve() for folder in folders]
     if target.resolve() in resolved:
         raise ArgumentError(f"-o {target} is one of the input folders; name another one")
-    twice = [str(folder) for number, folder in enumerate(folders) if folder.resolve() in resolved[:number]]
-    if twice:
-        raise ArgumentError(f"-i names {twice[0]} twice; name the folder of each model once")
+    for number, folder in enumerate(folders):
+        if resolved[number] in resolved[:number]:
+            logger.warning("-i names %s twice; its probabilities count twice", folder)
     cases = common_cases(folders)
     advice = f", which says what the probabilities in {folders[0]} mean"
     dataset_json = dataset_json_of(folders[0], dataset_json_file_or_dict, advice)

@@ -159,12 +159,19 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (two / "dataset.json").write_text(json.dumps(DOCUMENTS["dataset.json"]))
     with pytest.raises(ArgumentError, match="one of the input folders"):
         ensemble_folders([one, two], two)
-    refused("-i names .*1 twice", [one, one], ArgumentError)
     (one / "plans.json").unlink()
     refused("There is no .*plans.json")
     write(one, {})
     (tmp_path / "empty").mkdir()
     refused(r"holds no probabilities \(\*.npz\); predict with --save_probabilities", [one, tmp_path / "empty"])
+
+
+def test_a_folder_named_twice_counts_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one, two = write(tmp_path / "1", {"x": A}), write(tmp_path / "2", {"x": B})
+    ensemble_folders([one, two, one], tmp_path / "out", True, 0)
+    assert f"-i names {one} twice" in caplog.text
+    with np.load(tmp_path / "out" / "x.npz") as file:
+        np.testing.assert_allclose(file["probabilities"], (2 * A + B) / 3, atol=1e-6)
 
 
 def test_bad_cases_are_listed_and_the_others_done(tmp_path: Path) -> None:
