@@ -1,30 +1,85 @@
-"""nnUNetv2_predict_from_modelfolder on a CPU with the checkpoint recorded from upstream."""
+"""nnUNetv2_predict_from_modelfolder on a CPU, ours in float32 and bf16.
+
+The checkpoint recorded from upstream on cases of Dataset004, and a network of full size with random weights on one case
+of the torso phantom (25 classes).
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
-from functools import partial
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
-from common import Bench, Measurement, Side, remove
+from common import HERE, Bench, Measurement, Side, remove
+
+SMALL, LARGE = "Dataset004_Hippocampus", "Dataset900_Torso"
+PRECISIONS = ("float32", "bf16")
+
+
+def images_of(bench: Bench, name: str, cases: int) -> Path:
+    """A folder with the images of the first cases."""
+    folder = bench.work / f"images_{name}"
+    remove(folder)
+    folder.mkdir()
+    for file in sorted((bench.dataset(name) / "imagesTr").iterdir())[:cases]:
+        shutil.copyfile(file, folder / file.name)
+    return folder
+
+
+def random_model(bench: Bench) -> Path:
+    """The model folder of the phantom: recorded plans, random weights, made by our trainer and kept in --work."""
+    folder = bench.work / "random_model"
+    if not (folder / "fold_0" / "checkpoint_final.pth").is_file():
+        recorded = bench.shared / "goldens" / LARGE
+        plans, dataset = (json.loads((recorded / f"{name}.json").read_text()) for name in ("nnUNetPlans", "dataset"))
+        job = {"plans": plans, "dataset_json": dataset, "configuration": "3d_fullres", "folds": [0], "folder": folder}
+        jobs = bench.work / "random_model.json"
+        jobs.write_text(json.dumps([job], default=str))
+        driver = str(HERE / "drivers" / "random_models.py")
+        environment = {**os.environ, **bench.ours.environment}
+        subprocess.run([str(bench.ours.python), driver, bench.ours.package, str(jobs)], env=environment, check=True)
+    return folder
+
+
+def compare(bench: Bench, what: str, model: Path, images: Path, workers: int, flags: Sequence[str]) -> None:
+    """Lines of one task: upstream beside ours in each precision, all repeats in turn."""
+    found: dict[str, list[Measurement]] = {"upstream": [], **{precision: [] for precision in PRECISIONS}}
+
+    def predict(side: Side, *more: str) -> Measurement:
+        return side.predict(images, model, side.folder / "predictions", workers, *flags, *more)
+
+    for _ in range(bench.args.repeats):
+        for side in bench.sides:
+            if side is bench.ours:
+                for precision in bench.args.precisions:
+                    found[precision].append(predict(side, "--precision", precision))
+            else:
+                found["upstream"].append(predict(side))
+    for precision in bench.args.precisions:
+        both = {"upstream": found["upstream"], "ours": found[precision]}
+        bench.add(f"{what}, ours in {precision}", both, memory=True)
 
 
 def main() -> None:
-    """Measure with and without mirroring."""
-    bench = Bench(__doc__, ("--cases", {"type": int, "default": 20}), repeats=2)
-    name = "Dataset004_Hippocampus"
-    model = bench.shared / "goldens" / name / "predictions" / "model"
-    images = bench.work / "images"
-    remove(images)
-    images.mkdir()
-    for file in sorted((bench.dataset(name) / "imagesTr").iterdir())[: bench.args.cases]:
-        shutil.copyfile(file, images / file.name)
-
-    def predict(flags: list[str], side: Side) -> Measurement:
-        return side.predict(images, model, side.folder / "predictions", 2, *flags)
-
-    for what, flags in (("without mirroring", ["--disable_tta"]), ("with mirroring", [])):
-        found = bench.alternate(partial(predict, flags))
-        bench.add(f"predict {bench.args.cases} cases of {name}, {what}", found, memory=True)
+    """Measure; `--datasets small` leaves the phantom out, which takes upstream six minutes."""
+    bench = Bench(
+        __doc__,
+        ("--cases", {"type": int, "default": 5, "help": "of Dataset004 (default: %(default)s)"}),
+        ("--datasets", {"nargs": "+", "default": ["small", "large"], "choices": ("small", "large")}),
+        ("--precisions", {"nargs": "+", "default": list(PRECISIONS), "choices": PRECISIONS}),
+        repeats=1,
+    )
+    if "small" in bench.args.datasets:
+        model = bench.shared / "goldens" / SMALL / "predictions" / "model"
+        images = images_of(bench, SMALL, bench.args.cases)
+        for what, flags in (("without mirroring", ["--disable_tta"]), ("with mirroring", [])):
+            compare(bench, f"predict {bench.args.cases} cases of {SMALL}, {what}", model, images, 2, flags)
+    if "large" in bench.args.datasets:
+        what = f"predict one case of {LARGE}, 25 classes, without mirroring"
+        compare(bench, what, random_model(bench), images_of(bench, LARGE, 1), 1, ["--disable_tta"])
     bench.finish()
 
 

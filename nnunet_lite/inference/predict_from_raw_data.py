@@ -295,7 +295,7 @@ class nnUNetPredictor:
             truncated_ofname,
         )
         documents = self._documents()
-        demands = resources_of(cases, documents, self._network_size())[1]
+        demands = resources_of(cases, documents, self.network_size())[1]
         with WorkerPool(min(num_processes, len(cases)), max_ram=self.max_ram) as pool:
             for _, item in preprocessed_cases(cases, demands, documents, pool):
                 if isinstance(item, Exception):
@@ -356,7 +356,7 @@ class nnUNetPredictor:
         return self._predict(input_image, (None,))
 
     def _predict(self, data: Tensor, members: Sequence[Weights | None], progress: Progress | None = None) -> Tensor:
-        self._require_model()
+        self._documents()
         if progress is not None:
             return predict_logits(self.network, data, self._settings(), members, self._load, progress)
         with self._bar() as bar:
@@ -393,14 +393,10 @@ class nnUNetPredictor:
             load_weights(self.network, member)
             self._loaded = self.network, member
 
-    def _require_model(self) -> None:
-        if self.network is None:
-            raise ArgumentError(
-                "This predictor has no model yet: call initialize_from_trained_model_folder, or manual_initialization"
-            )
-
     def _documents(self) -> ModelDocuments:
-        self._require_model()
+        if self.network is None:
+            advice = "call initialize_from_trained_model_folder, or manual_initialization"
+            raise ArgumentError(f"This predictor has no model yet: {advice}")
         return ModelDocuments(self.plans_manager.plans, self.configuration_manager, self.dataset_json)
 
     def _predict_cases(
@@ -412,7 +408,7 @@ class nnUNetPredictor:
         return results
 
     def _pipeline(self, save_probabilities: bool, npp: int, nps: int) -> PredictionPipeline:
-        self._require_model()
+        documents = self._documents()
         settings = PipelineSettings(
             save_probabilities,
             npp,
@@ -425,12 +421,13 @@ class nnUNetPredictor:
             self.verbose_preprocessing,
         )
         predict = partial(self.predict_item, probabilities=save_probabilities)
-        return PredictionPipeline(self._documents(), self._network_size(), predict, settings)
+        return PredictionPipeline(documents, self.network_size(), predict, settings)
 
-    def _network_size(self) -> Network:
-        heads, here = self.label_manager.num_segmentation_heads, not self.perform_everything_on_device
-        size, most = self.dtype_of_sums.itemsize, most_bytes_of_sums(self.max_ram)
-        return Network(heads, len(self._members()), here, size, most)
+    def network_size(self) -> Network:
+        """What decides how much memory a case's logits take."""
+        heads, members = self.label_manager.num_segmentation_heads, len(self._members())
+        sums_here, most = not self.perform_everything_on_device, most_bytes_of_sums(self.max_ram)
+        return Network(heads, members, sums_here, self.dtype_of_sums.itemsize, most)
 
     def predict_item(
         self,

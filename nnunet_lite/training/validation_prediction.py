@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_lite.inference.case_resources import Demand, Network, number_of_tiles
+from nnunet_lite.inference.case_resources import Demand, number_of_tiles
 from nnunet_lite.inference.data_iterators import ModelDocuments
 from nnunet_lite.inference.export_prediction import linear_plan_of_next_stage
 from nnunet_lite.inference.export_queue import ExportQueue
@@ -63,8 +63,7 @@ class ValidationPrediction:
         self._documents = ModelDocuments(
             trainer.plans_manager.plans, trainer.configuration_manager, trainer.dataset_json
         )
-        heads = trainer.label_manager.num_segmentation_heads
-        self._network = Network(heads, sums_here=not predictor.perform_everything_on_device)
+        self._network = predictor.network_size()
         self._budget = MemoryBudget(int(_MEMORY_SHARE * available_memory()) // local_world_size())
 
     def run(self, missing: Mapping[str, Sequence[str]], processes: int) -> None:

@@ -20,7 +20,7 @@ from helpers.cascade_training import CASCADE, LOWRES, NEXT_STAGES, REGIONS, trai
 from helpers.commands import succeed
 
 from nnunet_lite.exceptions import NumericalError, WorkerError
-from nnunet_lite.inference import data_iterators, reduced_prediction
+from nnunet_lite.inference import data_iterators, memory_of_sums, reduced_prediction
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_lite.inference.prediction_forecast import PredictionProgress
 from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint
@@ -288,7 +288,7 @@ def test_large_logits_come_in_bands_with_the_same_results(
     expected = _contents(trainer)
     assert len(expected) == 4 * len(VALIDATED) and bands == []
     assert {name for name in expected if "/" in name} == {f"{s}/{c}.b2nd" for s in NEXT_STAGES for c in VALIDATED}
-    monkeypatch.setattr(reduced_prediction, "BANDED_PREDICTION_BYTES", 0)
+    monkeypatch.setattr(memory_of_sums, "BANDED_PREDICTION_BYTES", 0)
     found = _again(trainer, True)
     assert bands == [False] * len(VALIDATED)
     assert found.keys() == expected.keys()
@@ -310,7 +310,7 @@ def test_a_next_stage_that_is_missing_alone_is_made_in_bands_alone(
     trainer = cascade_training.make(LOWRES, 0)
     trainer.initialize()
     trainer.perform_actual_validation()
-    monkeypatch.setattr(reduced_prediction, "BANDED_PREDICTION_BYTES", 0)
+    monkeypatch.setattr(memory_of_sums, "BANDED_PREDICTION_BYTES", 0)
     file = Path(trainer.output_folder_base, "predicted_next_stage", CASCADE, f"{VALIDATED[1]}.b2nd")
     expected = blosc2.open(str(file))[:]
     file.unlink()
@@ -336,7 +336,7 @@ def test_exports_in_the_background_are_the_same(
     monkeypatch.setattr(data_iterators, "_LARGE", 16)
     monkeypatch.setenv("nnUNet_def_n_proc", "1")
     for limit in (2**30, 0):
-        monkeypatch.setattr(reduced_prediction, "BANDED_PREDICTION_BYTES", limit)
+        monkeypatch.setattr(memory_of_sums, "BANDED_PREDICTION_BYTES", limit)
         found = _again(trainer, False)
         assert found.keys() == expected.keys()
         assert all(np.array_equal(found[name], values) for name, values in expected.items())
