@@ -356,7 +356,7 @@ class nnUNetPredictor:
         return self._predict(input_image, (None,))
 
     def _predict(self, data: Tensor, members: Sequence[Weights | None], progress: Progress | None = None) -> Tensor:
-        self._documents()
+        self._documents()  # refuses without a model
         if progress is not None:
             return predict_logits(self.network, data, self._settings(), members, self._load, progress)
         with self._bar() as bar:
@@ -395,8 +395,9 @@ class nnUNetPredictor:
 
     def _documents(self) -> ModelDocuments:
         if self.network is None:
-            advice = "call initialize_from_trained_model_folder, or manual_initialization"
-            raise ArgumentError(f"This predictor has no model yet: {advice}")
+            raise ArgumentError(
+                "This predictor has no model yet: call initialize_from_trained_model_folder, or manual_initialization"
+            )
         return ModelDocuments(self.plans_manager.plans, self.configuration_manager, self.dataset_json)
 
     def _predict_cases(
