@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import pickle
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -510,3 +513,35 @@ def test_a_download_that_finds_a_model_is_kept_for_overwriting(serve: Callable[.
     download_and_install_from_url(server.url, overwrite=True)
     assert server.requests[before:] == [f"bytes={(tmp_path / 'm.zip').stat().st_size}-"]
     assert (model / "plans.json").read_text() == "{}" and not list((tmp_path / "elsewhere" / ".downloads").iterdir())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nnunet_lite.model_sharing.model_import import install_model_from_zip_file
+rename = Path.rename
+def renamed(self, target):
+    if Path(target).name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.rename = renamed
+install_model_from_zip_file(sys.argv[1], overwrite=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_an_installation_killed_between_old_and_new_loses_no_model(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    export(tmp_path / "m.zip", "2d")
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "elsewhere"))
+    (model,) = install_model_from_zip_file(tmp_path / "m.zip")
+    (model / "plans.json").write_text("[]")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "m.zip"), model.name], check=False)
+    assert killed.returncode == -9 and not model.exists()
+    with caplog.at_level(logging.WARNING), pytest.raises(StorageError, match="There is already"):
+        install_model_from_zip_file(tmp_path / "m.zip")
+    assert (model / "plans.json").read_text() == "[]" and "was put back" in caplog.text
+    install_model_from_zip_file(tmp_path / "m.zip", overwrite=True)
+    assert (model / "plans.json").read_text() == "{}"
+    assert [entry.name for entry in model.parent.iterdir() if "replaced" in entry.name] == []
