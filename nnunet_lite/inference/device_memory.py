@@ -45,13 +45,9 @@ class DeviceMemory:
         self._resident.clear()
         empty_cache(device)
         self.too_large_sums = size
-        logger.warning(
-            "Memory of %s: image and sums of %s are too much (%s), they are kept in main memory or cut into bands, "
-            "which is slower",
-            device,
-            format_size(size),
-            reason,
-        )
+        remedy = "cut into bands" if device.type == "cpu" else "kept in main memory or cut into bands"
+        message = "Memory of %s: image and sums of %s are too much (%s), they are %s, which is slower"
+        logger.warning(message, device, format_size(size), reason, remedy)
 
     def resident(self, member: Weights, device: torch.device) -> Weights:
         """A member's weights on the device, where there is room for them, else as they are.
