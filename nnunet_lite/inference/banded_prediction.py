@@ -131,12 +131,15 @@ def _hand_on(finished: Iterator[tuple[int, Tensor]], receive: Receiver, in_backg
         return
     with ThreadPoolExecutor(1, thread_name_prefix="reduction") as executor:
         last: Future[None] | None = None
-        for number, logits in finished:
+        try:
+            for number, logits in finished:
+                if last is not None:
+                    last.result()
+                last = executor.submit(receive, number, logits)
             if last is not None:
                 last.result()
-            last = executor.submit(receive, number, logits)
-        if last is not None:
-            last.result()
+        finally:
+            last = None  # its error leads here: a cycle, which would keep all that is held
 
 
 class _Bands:
