@@ -183,7 +183,8 @@ class ExportQueue:
 
     def news(self) -> list[Outcome]:
         """Cases that have ended and were not named before, in the order they came; without their results."""
-        ended, running = [], []
+        ended: list[int] = []
+        running: list[int] = []
         for number in self._untold:
             (ended if self._cases[number].future.done() else running).append(number)
         self._untold = running

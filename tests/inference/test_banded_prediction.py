@@ -209,8 +209,7 @@ def test_sums_are_freed_before_all_is_done_anew(monkeypatch, in_background):
     gc.disable()  # a cycle would be as good as a leak: nothing looks for them while the device allocates
     try:
         image, chosen = torch.zeros(1, 50, 20, 10), settings(sums_on_device=True)
-        load: Any = lambda member: None
-        predict_in_bands(Constant(1.0), image, chosen, (None,), load, start, lines=False)
+        predict_in_bands(Constant(1.0), image, chosen, (None,), lambda member: None, start, lines=False)
     finally:
         gc.enable()
     assert counts == [0, 0] and bool((torch.cat(found, 1) == 1).all())
