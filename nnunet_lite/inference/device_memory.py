@@ -45,8 +45,9 @@ class DeviceMemory:
         self._resident.clear()
         empty_cache(device)
         self.too_large_sums = size
-        remedy = "cut into bands" if device.type == "cpu" else "kept in main memory or cut into bands"
-        message = "Memory of %s: image and sums of %s are too much (%s), they are %s, which is slower"
+        elsewhere = "they are kept in main memory or cut into bands, which is slower"
+        remedy = "trying once more" if device.type == "cpu" else elsewhere  # a CPU's are there already
+        message = "Memory of %s: image and sums of %s are too much (%s), %s"
         logger.warning(message, device, format_size(size), reason, remedy)
 
     def resident(self, member: Weights, device: torch.device) -> Weights:
