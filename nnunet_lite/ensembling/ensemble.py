@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lite.configuration import cpu_count, usable_processes
+from nnunet_lite.configuration import num_compute_threads, usable_processes
 from nnunet_lite.ensembling.label_reduction import label_reduction
 from nnunet_lite.ensembling.mean_probabilities import KEY, mean_channels, properties_of, shape_of
 from nnunet_lite.ensembling.members import (
@@ -43,8 +43,10 @@ def average_probabilities(list_of_files: Sequence[PathLike]) -> NDArray[np.float
     """Mean of the `probabilities` of several `.npz`: float32 (heads, d0, d1, d2).
 
     Raises:
+        ArgumentError: no files.
         DatasetError: a file cannot be read, or shapes differ.
     """
+    _require_some(list_of_files, "files")
     return np.stack(list(mean_channels(list_of_files)))
 
 
@@ -69,8 +71,10 @@ def merge_files(
         save_probabilities: also write `.npz` and `.pkl`.
 
     Raises:
+        ArgumentError: no files.
         DatasetError: a file is missing or cannot be read, or shapes differ.
     """
+    _require_some(list_of_files, "files")
     properties = properties_of(list_of_files)
     shape = shape_of(list_of_files[0])
     if shape[0] != label_manager.num_segmentation_heads:
@@ -83,7 +87,7 @@ def merge_files(
         stream = None
         if save_probabilities:
             target = f"{output_filename_truncated}{ENDING}"
-            stream = stack.enter_context(npz_stream(target, KEY, shape, cpu_count()))
+            stream = stack.enter_context(npz_stream(target, KEY, shape, num_compute_threads()))
         for channel in mean_channels(list_of_files):
             reduction.add(channel)
             if stream is not None:
@@ -162,9 +166,11 @@ def ensemble_crossvalidations(
         overwrite: False leaves segmentations alone that are there.
 
     Raises:
+        ArgumentError: no models.
         DatasetError: probabilities are missing (says of which folds or cases), a case is in two folds of a model,
             models of different labels, or cases that failed.
     """
+    _require_some(list_of_trained_model_folders, "models")
     models = [Path(folder) for folder in list_of_trained_model_folders]
     target = Path(output_folder)
     found = [validation_cases(model, [folds] if isinstance(folds, int) else folds) for model in models]
@@ -178,6 +184,11 @@ def ensemble_crossvalidations(
     )
     for name in ("plans.json", "dataset.json"):
         copy_file(models[0] / name, target / name)
+
+
+def _require_some(given: Sequence[PathLike], what: str) -> None:
+    if len(given) == 0:
+        raise ArgumentError(f"No {what} to ensemble; name at least one")
 
 
 def merge_cases(

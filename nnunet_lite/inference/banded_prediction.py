@@ -6,7 +6,7 @@ the whole image are held, so the logits are the same, bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -93,16 +93,29 @@ def predict_in_bands(
     size = _bytes_of_band(image, settings, len(members), lines)
     if settings.sums_on_device and not settings.memory.holds_sums(size, settings.device):
         settings = replace(settings, sums_on_device=False)
-    try:
-        finished = _Bands(Ensemble(network, settings, members, load, bar), image, lines, on_device).run()
-        _hand_on(finished, start(), in_background=settings.device.type != "cpu")
+    ensemble = Ensemble(network, settings, members, load, bar)
+    if _run_bands(_Bands(ensemble, image, lines, on_device), start()):
         return
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or not settings.sums_on_device:
-            raise
     settings.memory.refuse_sums(size, settings.device, "beside one image in the network")
     settings = replace(settings, sums_on_device=False)
     predict_in_bands(network, image, settings, members, load, start, lines=lines, on_device=on_device, bar=bar)
+
+
+def _run_bands(bands: _Bands, receive: Receiver) -> bool:
+    """Predict all bands; False if the device's memory did not suffice and sums in main memory may help.
+
+    Then neither the generator nor the error, whose traceback leads to it, keep their sums any more.
+    """
+    finished = bands.run()
+    try:
+        _hand_on(finished, receive, in_background=bands.computes_elsewhere)
+        return True
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or not bands.sums_on_device:
+            raise
+    finally:
+        finished.close()
+    return False
 
 
 def _bytes_of_band(image: Tensor, settings: PredictionSettings, members: int, lines: bool) -> int:
@@ -118,12 +131,15 @@ def _hand_on(finished: Iterator[tuple[int, Tensor]], receive: Receiver, in_backg
         return
     with ThreadPoolExecutor(1, thread_name_prefix="reduction") as executor:
         last: Future[None] | None = None
-        for number, logits in finished:
+        try:
+            for number, logits in finished:
+                if last is not None:
+                    last.result()
+                last = executor.submit(receive, number, logits)
             if last is not None:
                 last.result()
-            last = executor.submit(receive, number, logits)
-        if last is not None:
-            last.result()
+        finally:
+            last = None  # its error leads here: a cycle, which would keep all that is held
 
 
 class _Bands:
@@ -144,9 +160,11 @@ class _Bands:
             whole = replace(whole, image_size=tuple(image.shape[1:]), windows=windows)
         self._image, self._sliding = image, whole
         self._axis = 1 if lines else 0  # of the spatial ones
+        self.sums_on_device = self._settings.sums_on_device
+        self.computes_elsewhere = self._settings.device.type != "cpu"
 
     @torch.inference_mode()
-    def run(self) -> Iterator[tuple[int, Tensor]]:
+    def run(self) -> Generator[tuple[int, Tensor], None, None]:
         """Yield finished logits in order, see `Receiver`."""
         settings, size = self._settings, self._sliding.image_size
         like = (self._axis + 1, settings.dtype_of_sums, settings.device_of_sums)

@@ -45,13 +45,10 @@ class DeviceMemory:
         self._resident.clear()
         empty_cache(device)
         self.too_large_sums = size
-        logger.warning(
-            "Memory of %s: image and sums of %s are too much (%s), they are kept in main memory or cut into bands, "
-            "which is slower",
-            device,
-            format_size(size),
-            reason,
-        )
+        elsewhere = "they are kept in main memory or cut into bands, which is slower"
+        remedy = "trying once more" if device.type == "cpu" else elsewhere  # a CPU's are there already
+        message = "Memory of %s: image and sums of %s are too much (%s), %s"
+        logger.warning(message, device, format_size(size), reason, remedy)
 
     def resident(self, member: Weights, device: torch.device) -> Weights:
         """A member's weights on the device, where there is room for them, else as they are.

@@ -20,7 +20,7 @@ from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan
 from nnunet_lite.utilities.device import empty_cache, free_memory, is_out_of_memory
 from nnunet_lite.utilities.logging import logger
 
-_BUDGET = 2**28  # bytes for intermediate values, where the device does not tell what it has
+BUDGET = 2**28  # bytes for intermediate values, where the device does not tell what it has or others take it, too
 _COPIES = 6  # of a box in float32 that may exist at once: both neighbours, their blend, what rounding needs
 
 
@@ -51,7 +51,7 @@ def reduce_logits_on_device(
         labels: (x_out, y_out, z_out), written; may be a view.
         budget: bytes for intermediate values; by default half of what the device has left.
     """
-    budget = (free_memory(logits.device) or 2 * _BUDGET) // 2 if budget is None else budget
+    budget = (free_memory(logits.device) or 2 * BUDGET) // 2 if budget is None else budget
     while True:
         try:
             for planes, rows in _boxes(plan, len(logits), budget):
@@ -63,7 +63,7 @@ def reduce_logits_on_device(
             if not is_out_of_memory(error):
                 raise
             empty_cache(logits.device)
-            if budget < _BUDGET:
+            if budget < BUDGET:
                 logger.warning("The GPU's memory does not suffice to resize logits; this is done on the CPU")
                 break
             budget //= 4

@@ -97,7 +97,8 @@ class ExportQueue:
         self._explain = explain
         self._export = export or export_case
         self._errors: dict[int, Exception] = {}  # of cases by number, explained
-        self._told: set[int] = set()  # numbers of cases that `news` has named
+        self._untold: list[int] = []  # numbers of cases that `news` has not named
+        self._unexplained: list[int] = []  # of cases that had not ended when `failures` looked
 
     def wait_for_room(self) -> None:
         """Wait until few enough cases are under way for another one; do it before its logits are there.
@@ -171,19 +172,29 @@ class ExportQueue:
 
     def failures(self) -> list[Outcome]:
         """Cases that have failed so far, in the order they came."""
-        errors = {number: self._error_of(number) for number in range(len(self._cases))}
-        return [Outcome(self._cases[number].name, None, error) for number, error in errors.items() if error is not None]
+        running = []
+        for number in self._unexplained:
+            if self._cases[number].future.done():
+                self._error_of(number)
+            else:
+                running.append(number)
+        self._unexplained = running
+        return [Outcome(self._cases[number].name, None, self._errors[number]) for number in sorted(self._errors)]
 
     def news(self) -> list[Outcome]:
         """Cases that have ended and were not named before, in the order they came; without their results."""
-        ended = [number for number, case in enumerate(self._cases) if case.future.done() and number not in self._told]
-        self._told.update(ended)
+        ended: list[int] = []
+        running: list[int] = []
+        for number in self._untold:
+            (ended if self._cases[number].future.done() else running).append(number)
+        self._untold = running
         return [Outcome(self._cases[number].name, None, self._error_of(number)) for number in ended]
 
     def as_they_end(self) -> Iterator[Outcome]:
         """`news` until all cases have ended."""
         while True:
-            running = [case.future for case in self._cases if not case.future.done()]
+            untold = (self._cases[number].future for number in self._untold)
+            running = [future for future in untold if not future.done()]
             yield from self.news()
             if not running:
                 return
@@ -215,5 +226,7 @@ class ExportQueue:
 
     def _add(self, name: str, future: Future[Any]) -> None:
         case = _Case(name, future)
+        self._untold.append(len(self._cases))
+        self._unexplained.append(len(self._cases))
         self._cases.append(case)
         self._running.append(case)

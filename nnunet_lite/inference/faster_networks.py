@@ -1,9 +1,11 @@
 """A network made faster for prediction on a CPU, for as long as a `with` block lasts: same weights, same function.
 
+It is for inference mode: values are overwritten, so nothing can be differentiated.
+
 Where a `Sequential` is a convolution, instance norm and leaky ReLU, as in nnU-Net's networks, its steps are ours.
 Everything else computes as it always did.
 
-- The last convolution, of single voxels, is a product of matrices; torch would copy its input twice.
+- A convolution of single voxels, such as the last one, is a product of matrices; torch would copy its input twice.
 - Convolutions of few voxels go to oneDNN, too; torch has a plain loop for those, half as fast.
 - 3D networks have the channels innermost in memory (channels last), as oneDNN computes, so that nothing is reordered.
 - Norm and activation go over a part of the image while it is in the cache. torch's own instance norm is five times
@@ -87,7 +89,7 @@ def _block_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
 
 def _pointwise_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """What computes a convolution of single voxels, as a network's last one; None for anything else."""
+    """What computes a convolution of single voxels, such as a network's last one; None for anything else."""
     if type(module) not in _CONVOLUTIONS or _is_hooked(module) or "forward" in module.__dict__:
         return None
     convolution: Any = module
@@ -98,7 +100,10 @@ def _pointwise_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
 
 def _compute_pointwise(convolution: Any, otherwise: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    """As a product of matrices: from channels innermost to channels first, which is what the sums over tiles have."""
+    """As a product of matrices: from channels innermost to channels first.
+
+    After a network's last convolution that is what the sums over tiles have; others are followed by their norm.
+    """
     if len(image) != 1 or not _is_channels_last(image):
         return otherwise(image)
     weight, rows = convolution.weight.flatten(1), image[0].flatten(1)

@@ -209,37 +209,32 @@ def predict_logits(
         raise ArgumentError(f"A preprocessed image has 4 axes (c, x, y, z), not {image.ndim}; add those of length 1")
     if not members:
         raise ArgumentError("The predictor has no weights; initialise it first")
-    logits = logits_on_device(network, image, settings, members, load, bar)
+    ensemble = Ensemble(network, settings, members, load, bar)
+    logits = logits_on_device(ensemble, image)
     if logits is not None:
         return logits.cpu()
     settings = replace(settings, sums_on_device=False)
     try:
-        return _mean_over_members(Ensemble(network, settings, members, load, bar), image)
+        return _mean_over_members(replace(ensemble, settings=settings), image)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise _out_of_memory(image, settings, len(members)) from error
 
 
-def logits_on_device(
-    network: nn.Module,
-    image: Tensor,
-    settings: PredictionSettings,
-    members: Sequence[Weights | None] = (None,),
-    load: Callable[[Weights | None], None] = lambda member: None,
-    bar: Progress | None = None,
-) -> Tensor | None:
+def logits_on_device(ensemble: Ensemble, image: Tensor) -> Tensor | None:
     """As `predict_logits`, but the logits stay on the device; None if its memory does not hold the sums, or must not.
 
     That is known beforehand or found out by failing, and remembered.
     """
+    settings = ensemble.settings
     memory, device = settings.memory, settings.device
-    sums = settings.memory_of_sums(image.shape[1:], len(members))
+    sums = settings.memory_of_sums(image.shape[1:], len(ensemble.members))
     size = sums.whole + sums.image(len(image))
     if not settings.sums_on_device or not memory.holds_sums(size, device):
         return None
     try:
-        return _mean_over_members(Ensemble(network, settings, members, load, bar), image)
+        return _mean_over_members(ensemble, image)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

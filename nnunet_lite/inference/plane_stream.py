@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nnunet_lite.inference.device_reduction import reduce_logits_on_device, reduces_on
+from nnunet_lite.inference.device_reduction import BUDGET, reduce_logits_on_device, reduces_on
 from nnunet_lite.inference.logit_reduction import reduce_logits, taps_of
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan, LinearTaps
@@ -95,7 +95,7 @@ class PlaneStream:
             of_model = (InterpolationPlan(axes, self._plan.separate_axis), self._label_manager, self._labels[written])
             logits = held.narrow(dimension, low - first, high - low)
             if self._probabilities is None and reduces_on(held.device):
-                reduce_logits_on_device(logits, *of_model)
+                reduce_logits_on_device(logits, *of_model, BUDGET)  # not of what is free: the network allocates now
             else:
                 probabilities = None if self._probabilities is None else self._probabilities[written]
                 reduce_logits(logits, *of_model, probabilities, self._threads)

@@ -22,7 +22,7 @@ from nnunet_lite.inference.export_prediction import (
     views_in_network_space,
 )
 from nnunet_lite.inference.further_labels import FurtherLabels, and_further
-from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, Weights, logits_on_device
+from nnunet_lite.inference.logit_prediction import Ensemble, PredictionSettings, Progress, Weights, logits_on_device
 from nnunet_lite.inference.memory_of_sums import bands_are_lines, most_bytes_of_sums
 from nnunet_lite.inference.plane_stream import PlaneStream
 from nnunet_lite.plans.label_manager import LabelManager
@@ -95,7 +95,8 @@ class CaseInBands(NamedTuple):
         def views(probabilities: NDArray[np.float32] | None) -> ViewsInNetworkSpace:
             return views_in_network_space(plans_manager, label_manager, self.properties, labels, probabilities)
 
-        logits = logits_on_device(network, image, settings, members, load, bar) if on_device else None
+        ensemble = Ensemble(network, settings, members, load, bar)
+        logits = logits_on_device(ensemble, image) if on_device else None
         labels = empty_labels(plans_manager, label_manager, self.properties)
         if logits is not None:
             reduce_logits_on_device(logits, plan, label_manager, views(None).labels)

@@ -16,6 +16,7 @@ from nnunet_lite.model_sharing.archive_check import MANIFEST, checked_members
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.utilities.files import PathLike, load_json, storage_errors
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.replaced_folders import replace_folder, restore_replaced
 from nnunet_lite.utilities.temporary_names import temporary_folder
 
 _CHUNK = 2**20
@@ -137,18 +138,18 @@ def _move(folder: Path, models: Sequence[Path], results: Path, overwrite: bool) 
     """Move models, ensembles and documents from the temporary folder to their place; what is there already stays."""
     pieces = [*models, *sorted(folder.glob("Dataset*/ensembles/*"))]
     places = {piece: results / piece.relative_to(folder) for piece in pieces}
+    for place in places.values():
+        restore_replaced(place)
     same = {piece for piece, place in places.items() if place.exists() and _holds(place, piece)}
     there = [str(place) for piece, place in places.items() if place.exists() and piece not in same]
     if there and not overwrite:
         raise StorageError(f"There is already: {', '.join(there)}; give --overwrite to replace it, or move it away")
-    for number, (piece, place) in enumerate(places.items()):
+    for piece, place in places.items():
         if piece in same:
             logger.info("%s is installed already", place)
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists():
-            place.rename(folder / f"replaced_{number}")  # goes with the temporary folder
-        piece.rename(place)
+        replace_folder(piece, place)
         logger.info("Installed %s", place)
     for file in sorted(folder.glob("Dataset*/*")):
         if file.is_file() and file.name != MANIFEST:

@@ -37,6 +37,7 @@ from nnunet_lite.postprocessing.postprocessing_file import FUNCTION, save_postpr
 from nnunet_lite.utilities.files import PathLike, copy_file, save_json, storage_errors, subfiles
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
+from nnunet_lite.utilities.replaced_folders import replace_folder
 from nnunet_lite.utilities.temporary_names import remove_abandoned_files, temporary_folder
 
 __all__ = [
@@ -230,9 +231,7 @@ def _write_processed(
         new.mkdir()
         _process_files([Path(prediction) for _, _, prediction in pairs], new, kwargs, folder.reader, processes)
         save_summary_json(_with_files(metrics, pairs, target), new / "summary.json")
-        if target.is_dir():
-            target.rename(temporary / "before")
-        new.rename(target)
+        replace_folder(new, target)
 
 
 def apply_postprocessing_to_folder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -20,6 +21,7 @@ from nnunet_lite.exceptions import DatasetError, StorageError
 from nnunet_lite.preprocessing.blosc2_layout import comp_blosc2_params, select_filter
 from nnunet_lite.preprocessing.preprocess_command import preprocess_command
 from nnunet_lite.utilities.files import PathLike, atomic_path, load_pickle, save_pickle, subfiles, write_bytes
+from nnunet_lite.utilities.npz_channels import npz_channels
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 
 Case = tuple[Any, Any, Any, dict[str, Any]]  # data (c, x, y, z), seg (1, x, y, z), previous stage (x, y, z) or None
@@ -65,6 +67,10 @@ class nnUNetBaseDataset(ABC):
     @abstractmethod
     def load_arrays(self, identifier: str) -> tuple[Any, Any, Any]:
         """The arrays of `load_case` without the properties, which with many classes take longer to read."""
+
+    def shape_of(self, identifier: str) -> tuple[int, ...]:
+        """(c, x, y, z) of a case's data; voxels are not read where the format allows it."""
+        return tuple(int(edge) for edge in self.load_arrays(identifier)[0].shape)
 
     @staticmethod
     @abstractmethod
@@ -233,6 +239,14 @@ class nnUNetDatasetNumpy(nnUNetBaseDataset):
         if self.folder_with_segs_from_previous_stage is not None:
             previous = self._load(self.folder_with_segs_from_previous_stage, f"{identifier}.npy", archive, "seg")
         return data, seg, previous
+
+    def shape_of(self, identifier: str) -> tuple[int, ...]:
+        """See `nnUNetBaseDataset.shape_of`: of a packed case the header alone is read."""
+        file = self._existing(self.source_folder, f"{identifier}.npy", f"{identifier}.npz")
+        if file.suffix == ".npz":
+            with contextlib.suppress(ValueError), npz_channels(file, "data") as channels:
+                return channels.shape
+        return super().shape_of(identifier)  # which says what is wrong with a damaged one
 
     def _is_complete(self, identifier: str) -> bool:
         parts = [Path(self.source_folder, f"{identifier}{part}.npy") for part in ("", "_seg")]

@@ -39,8 +39,8 @@ class NextStage(NamedTuple):
 
     def shape_of(self, key: str) -> tuple[int, ...]:
         """Spatial shape of a case there."""
-        data, _, _ = self.dataset_class(self.folder, [key]).load_arrays(key)
-        return tuple(int(n) for n in data.shape[1:])
+        shape: tuple[int, ...] = self.dataset_class(self.folder, [key]).shape_of(key)
+        return shape[1:]
 
 
 class CaseExport(NamedTuple):

@@ -130,7 +130,7 @@ class ValidationPrediction:
 
     def _shape(self, key: str) -> tuple[int, ...]:
         """Spatial shape of a preprocessed case."""
-        return tuple(int(edge) for edge in self._dataset.load_arrays(key)[0].shape[1:])
+        return tuple(int(edge) for edge in self._dataset.shape_of(key)[1:])
 
     def _progress(self, shapes: Sequence[Sequence[int]]) -> PredictionProgress:
         predictor, patch = self._predictor, self._trainer.configuration_manager.patch_size

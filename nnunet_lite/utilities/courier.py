@@ -41,7 +41,7 @@ class Courier:
         self._connection = connection
         self._notify = notify
         self._questions: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._answers: deque[Answer] = deque()
+        self._answers: deque[bytes | Answer] = deque()  # as they came: reading a large one takes long
         self.over = False  # nothing more comes from there
         self._thread = threading.Thread(target=self._carry, name="nnunet_lite-courier", daemon=True)
         try:
@@ -54,8 +54,11 @@ class Courier:
         self._questions.put(ForkingPickler.dumps(question))
 
     def take(self) -> Answer | None:
-        """The oldest answer that nobody has taken, if there is one."""
-        return self._answers.popleft() if self._answers else None
+        """The oldest answer that nobody has taken, if there is one; it is read here, which may take a moment."""
+        if not self._answers:
+            return None
+        answer = self._answers.popleft()
+        return answer if isinstance(answer, Answer) else _read(answer)
 
     def close(self) -> None:
         """End the conversation with a process that has ended; what it said last can still be taken."""
@@ -68,10 +71,13 @@ class Courier:
             while (question := self._questions.get()) is not None:
                 self._connection.send_bytes(question)
                 del question  # it may be large
-                self._answers.append(_read(self._connection.recv_bytes()))
+                self._answers.append(self._connection.recv_bytes())
                 self._tell()
         except (EOFError, OSError, TypeError):  # TypeError: closed in the middle of a message
             pass
+        except MemoryError as error:  # what is left of the message lies in the pipe: nothing can follow it
+            self.over = True
+            self._answers.append(Answer(error=error.with_traceback(None)))  # which holds what was read
         finally:
             self.over = True
             self._tell()

@@ -363,6 +363,8 @@ class WorkerPool:
             value.__cause__ = _RemoteTraceback(trace)
             job.future.set_exception(value)
         self.budget.release(job.task.memory)
+        if worker.courier.over:  # or it would be given the next job
+            self._bury(worker)
 
     def _bury(self, worker: _Worker) -> None:
         """A worker died: try its case once more alone, or report it."""

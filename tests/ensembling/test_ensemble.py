@@ -22,6 +22,7 @@ from nnunet_lite.exceptions import ArgumentError, DatasetError, nnUNetError
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.utilities.files import load_pickle, save_pickle
+from nnunet_lite.utilities.npz_stream import npz_stream
 
 STUFF = {"spacing": (1.0, 2.0, 3.0), "origin": (5.0, 6.0, 7.0), "direction": (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)}
 PROPERTIES = {"sitk_stuff": STUFF, "spacing": [3.0, 2.0, 1.0]}
@@ -149,6 +150,10 @@ def test_what_is_refused(tmp_path: Path) -> None:
         assert not out.exists()
 
     refused("name at least one with -i", [], ArgumentError)
+    with pytest.raises(ArgumentError, match="No files to ensemble; name at least one"):
+        average_probabilities([])
+    with pytest.raises(ArgumentError, match="No models to ensemble; name at least one"):
+        ensemble_crossvalidations([], out)
     refused("There is no folder .*nowhere", [one, tmp_path / "nowhere"])
     refused(r"different cases: .*1 has none of z; .*2 has none of y")
     for name in ("y", "z"):
@@ -263,3 +268,18 @@ def test_random_damage_is_said_in_one_line(tmp_path: Path) -> None:
             refused += 1
             assert "2/x.npz" in str(error) and len(str(error).splitlines()) == 1
     assert refused > 100
+
+
+def test_a_worker_deflates_with_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+
+    def stream(*arguments: Any) -> Any:
+        used.append(arguments[-1])
+        return npz_stream(*arguments)
+
+    monkeypatch.setattr(ensemble, "npz_stream", stream)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as the pool sets it in its workers
+    monkeypatch.setattr("nnunet_lite.configuration.cpu_count", lambda: 32)
+    folders = [write(tmp_path / name, {"x": A}) for name in "12"]
+    ensemble_folders(folders, tmp_path / "out", True, 0)
+    assert used == [1]

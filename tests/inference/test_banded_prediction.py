@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -178,3 +180,36 @@ def test_only_a_band_is_held(monkeypatch):
     assert longest == 6
     in_bands(Constant(1.0), torch.zeros(2, 50, 20, 10), False, settings(images_per_pass=1, patch_size=(8, 6, 6)))
     assert longest == 8
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_sums_are_freed_before_all_is_done_anew(monkeypatch, in_background):
+    """The receiver's memory ends; what the bands held on the device is gone when it is asked for again."""
+    alive: weakref.WeakSet[RollingSums] = weakref.WeakSet()
+    make, hand_on = RollingSums.__init__, banded_prediction._hand_on
+
+    def watched(self: RollingSums, *arguments: Any) -> None:
+        make(self, *arguments)
+        alive.add(self)
+
+    def receive(number: int, logits: torch.Tensor) -> None:
+        if len(counts) == 1:
+            raise torch.OutOfMemoryError("no memory")
+        found.append(logits)
+
+    def start() -> Any:
+        counts.append(len(alive))
+        return receive
+
+    counts: list[int] = []
+    found: list[torch.Tensor] = []
+    monkeypatch.setattr(RollingSums, "__init__", watched)
+    monkeypatch.setattr(banded_prediction, "_hand_on", lambda *arguments, **_: hand_on(*arguments, in_background))
+    gc.collect()
+    gc.disable()  # a cycle would be as good as a leak: nothing looks for them while the device allocates
+    try:
+        image, chosen = torch.zeros(1, 50, 20, 10), settings(sums_on_device=True)
+        predict_in_bands(Constant(1.0), image, chosen, (None,), lambda member: None, start, lines=False)
+    finally:
+        gc.enable()
+    assert counts == [0, 0] and bool((torch.cat(found, 1) == 1).all())

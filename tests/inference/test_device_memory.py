@@ -98,7 +98,7 @@ def test_sums_that_do_not_fit_beside_one_image_go_to_main_memory(image, caplog):
     assert network.seen == [2, 1] + 16 * [1]
     passes, sums = caplog.messages
     assert "going on with 1" in passes
-    assert "main memory" in sums and "image and sums" in sums
+    assert "trying once more" in sums and "image and sums" in sums
 
 
 def test_device_of_sums_is_chosen_beforehand(image, monkeypatch, caplog):
@@ -130,3 +130,10 @@ def test_members_stay_on_a_device_that_has_room(monkeypatch):
     memory.refuse_sums(1, device, "for a test")
     assert memory.resident(members[0], device) is members[0]
     assert memory.resident(members[0], CPU) is members[0]
+
+
+@pytest.mark.parametrize(("device", "said"), [("cpu", False), ("cuda", True)])
+def test_a_cpu_has_no_other_memory_to_go_to(device, said, caplog):
+    DeviceMemory().refuse_sums(100, torch.device(device), "too many")
+    (message,) = caplog.messages
+    assert ("kept in main memory" in message) == said and ("trying once more" in message) != said

@@ -285,8 +285,18 @@ def test_a_gpu_without_room_for_all_sums_reduces_band_by_band(gpu, monkeypatch):
     band = sums.band(lines=False, tiles_per_pass=settings.tiles_per_pass)
     assert band < sums.whole
     calls = gpu(model, int((band + sums.whole) / 2 + sums.image(1)) * 10 // 7)
+    budgets: list[int] = []
+    boxes = device_reduction._boxes
+
+    def watched(plan: Any, heads: int, budget: int) -> Any:
+        budgets.append(budget)
+        return boxes(plan, heads, budget)
+
+    monkeypatch.setattr(device_reduction, "_boxes", watched)
     np.testing.assert_array_equal(model.predict_single_npy_array(values, properties), expected)
     assert len(calls) > 1
+    # beside the network, which allocates meanwhile, not a share of what is free now
+    assert set(budgets) == {device_reduction.BUDGET}
 
 
 def test_estimates_know_of_bands():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import logging
 import os
 import pickle
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -305,22 +310,49 @@ def test_no_models(results: Path, tmp_path: Path) -> None:
 
 
 class Server:
-    """Serves one file; cuts the first `cuts` answers short, and says what it is told to."""
+    """Serves one file; cuts the first `cuts` answers short, and says what it is told to.
 
-    def __init__(self, content: bytes, cuts: int = 0, length: int | None = None, status: int = 200) -> None:
+    Args:
+        shift: bytes by which a resumed answer begins too early.
+        tag: ETag; a request of an older version (If-Range) gets the whole file, unless `ignores_version`.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        cuts: int = 0,
+        length: int | None = None,
+        status: int = 200,
+        shift: int = 0,
+        tag: str | None = None,
+        ignores_version: bool = False,
+    ) -> None:
         self.requests: list[str | None] = []
+        self.authorizations: list[str | None] = []
+        self.content, self.tag = content, tag
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 wanted = self.headers.get("Range")
                 outer.requests.append(wanted)
-                start = int(wanted[6:-1]) if wanted else 0
+                outer.authorizations.append(self.headers.get("Authorization"))
+                content, tag = outer.content, outer.tag
+                if not ignores_version and self.headers.get("If-Range", tag) != tag:
+                    wanted = None
+                start = max(0, int(wanted[6:-1]) - shift) if wanted else 0
                 rest = content[start:]
-                if length is None and start == len(content) > 0:
-                    self.send_error(416)
+                if length is None and start >= len(content) > 0:
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(content)}")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
                     return
-                self.send_response(206 if start else status)
+                self.send_response(206 if wanted else status)
+                if wanted:
+                    self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                if tag is not None:
+                    self.send_header("ETag", tag)
                 if length != -1:
                     self.send_header("Content-Length", str(len(rest) if length is None else length))
                 self.end_headers()
@@ -510,3 +542,126 @@ def test_a_download_that_finds_a_model_is_kept_for_overwriting(serve: Callable[.
     download_and_install_from_url(server.url, overwrite=True)
     assert server.requests[before:] == [f"bytes={(tmp_path / 'm.zip').stat().st_size}-"]
     assert (model / "plans.json").read_text() == "{}" and not list((tmp_path / "elsewhere" / ".downloads").iterdir())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nnunet_lite.model_sharing.model_import import install_model_from_zip_file
+rename = Path.rename
+def renamed(self, target):
+    if Path(target).name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.rename = renamed
+install_model_from_zip_file(sys.argv[1], overwrite=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_an_installation_killed_between_old_and_new_loses_no_model(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    export(tmp_path / "m.zip", "2d")
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "elsewhere"))
+    (model,) = install_model_from_zip_file(tmp_path / "m.zip")
+    (model / "plans.json").write_text("[]")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "m.zip"), model.name], check=False)
+    assert killed.returncode == -9 and not model.exists()
+    with caplog.at_level(logging.WARNING), pytest.raises(StorageError, match="There is already"):
+        install_model_from_zip_file(tmp_path / "m.zip")
+    assert (model / "plans.json").read_text() == "[]" and "was put back" in caplog.text
+    install_model_from_zip_file(tmp_path / "m.zip", overwrite=True)
+    assert (model / "plans.json").read_text() == "{}"
+    assert [entry.name for entry in model.parent.iterdir() if "replaced" in entry.name] == []
+
+
+def test_an_answer_that_begins_elsewhere_is_not_appended(serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve(shift=7, cuts=1)
+    download_and_install_from_url(server.url)
+    assert installed(tmp_path) and [request is None for request in server.requests] == [True, False, True]
+
+
+@pytest.mark.parametrize("ignores_version", [False, True])
+def test_a_file_that_changed_meanwhile_is_begun_again(
+    serve: Callable[..., Server], tmp_path: Path, ignores_version: bool
+) -> None:
+    server = serve(cuts=5, tag='"first"', ignores_version=ignores_version, content=b"PK" + bytes(10**6))
+    with pytest.raises(ArgumentError, match="broke off"):
+        download_and_install_from_url(server.url)
+    server.content, server.tag = (tmp_path / "m.zip").read_bytes(), '"second"'
+    download_and_install_from_url(server.url)
+    assert installed(tmp_path)
+
+
+@pytest.mark.parametrize("has_room_for_more", [False, True])
+def test_a_file_of_another_size_is_begun_again(
+    serve: Callable[..., Server], tmp_path: Path, has_room_for_more: bool
+) -> None:
+    """Also where the server names no version, and where it has fewer bytes than are here."""
+    content = (tmp_path / "m.zip").read_bytes()
+    server = serve(cuts=5, content=content[:100] + bytes(len(content) // 2 if has_room_for_more else 10**6))
+    with pytest.raises(ArgumentError, match="broke off"):
+        download_and_install_from_url(server.url)
+    server.content = content
+    download_and_install_from_url(server.url)
+    assert installed(tmp_path)
+
+
+@pytest.mark.parametrize("with_sum", [False, True])
+def test_an_interrupted_installation_does_not_download_again(
+    serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_sum: bool
+) -> None:
+    server, content = serve(), (tmp_path / "m.zip").read_bytes()
+    digest = hashlib.sha256(content).hexdigest() if with_sum else None
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(model_download, "install_model_from_zip_file", interrupt)
+        download_and_install_from_url(server.url, digest)
+    download_and_install_from_url(server.url, digest)
+    assert installed(tmp_path) and not list((tmp_path / "elsewhere" / ".downloads").iterdir())
+    assert server.requests[1:] == ([] if with_sum else [f"bytes={len(content)}-"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks")
+def test_two_commands_do_not_write_to_one_download(serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve()
+    with (
+        model_download._alone(server.url, tmp_path / "elsewhere" / ".downloads"),
+        pytest.raises(StorageError, match="Another command is downloading"),
+    ):
+        download_and_install_from_url(server.url)
+    download_and_install_from_url(server.url)
+    assert installed(tmp_path)
+
+
+def test_passwords_go_to_the_server_and_not_into_messages(
+    serve: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(cuts=1)
+    download_and_install_from_url(server.url.replace("http://", "http://me:s%20cret@"))
+    assert installed(tmp_path)
+    token = base64.b64encode(b"me:s cret").decode()
+    assert server.authorizations == [f"Basic {token}"] * 2
+    assert "cret" not in caplog.text
+    for options in ({"status": 404}, {"content": b"<html>"}, {"length": 10**9}, {"content": b"PK" + bytes(100)}):
+        url = serve(**options).url.replace("http://", "http://me:secret@")
+        with pytest.raises(nnUNetError) as raised:
+            download_and_install_from_url(url)
+        assert "secret" not in str(raised.value) and "http://127.0.0.1" in str(raised.value)
+    with pytest.raises(ArgumentError, match="^ftp://host/m.zip: expected an address"):
+        download_and_install_from_url("ftp://me:secret@host/m.zip")
+
+
+def test_from_https_to_http_only_with_a_checksum() -> None:
+    request = urllib.request.Request("https://somewhere/m.zip")
+    where: Any = (None, 302, "Found", {}, "http://me:secret@elsewhere/m.zip")
+    with pytest.raises(ArgumentError, match="leads to http://elsewhere/m.zip, .* --sha256"):
+        model_download._WebRedirects(False).redirect_request(request, *where)
+    followed = model_download._WebRedirects(True).redirect_request(request, *where)
+    assert followed.full_url == "http://elsewhere/m.zip"
+    plain = urllib.request.Request("http://somewhere/m.zip")
+    assert model_download._WebRedirects(False).redirect_request(plain, *where) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -277,3 +278,27 @@ def test_broken_documents_are_named(folders: Folders, name: str, content: str) -
         with pytest.raises(nnUNetError, match=name.split(".")[0]):
             run()
     assert not (folders.predictions.parent / "out").exists()
+
+
+def test_results_before_outlive_a_kill_between_old_and_new(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders.labels(ORGANS)
+    folders.write("a", organs(), organs())
+    determine_postprocessing(*folders, None, None, num_processes=0)
+    before = sorted(tree_of(folders.predictions / "postprocessed"))
+    rename = Path.rename
+
+    def renamed(self: Path, target: Any) -> Path:
+        if Path(target).name == "postprocessed":
+            os._exit(9)  # nothing is tidied up, as after SIGKILL
+        return rename(self, target)
+
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(Path, "rename", renamed)
+        determine_postprocessing(*folders, None, None, num_processes=0)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert sorted(tree_of(folders.predictions / "postprocessed.replaced")) == before
+    determine_postprocessing(*folders, None, None, num_processes=0)
+    assert sorted(tree_of(folders.predictions / "postprocessed")) == before
+    assert not (folders.predictions / "postprocessed.replaced").exists()

@@ -123,3 +123,23 @@ def test_a_label_map_of_another_shape_than_its_image_is_named(tmp_path: Path) ->
     nnUNetDatasetBlosc2.save_case(DATA, SEG[:, 1:], PROPERTIES, tmp_path / "case_2")
     with pytest.raises(DatasetError, match=r"1 of 2 cases are incomplete or damaged \(case_2\)"):
         nnUNetDatasetBlosc2(tmp_path).require_complete()
+
+
+def test_the_shape_of_a_packed_case_is_known_without_its_voxels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nnUNetDatasetNumpy.save_case(DATA, SEG, PROPERTIES, tmp_path / "a")
+    np.savez_compressed(tmp_path / "odd.npz", data=np.asfortranarray(DATA), seg=SEG)  # not one of ours
+    (tmp_path / "broken.npz").write_bytes(b"PK")
+    dataset = nnUNetDatasetNumpy(tmp_path)
+    assert dataset.shape_of("odd") == DATA.shape
+    with pytest.raises(DatasetError, match=r"broken\.npz cannot be read"):
+        dataset.shape_of("broken")
+    nnUNetDatasetBlosc2.save_case(DATA, SEG, PROPERTIES, tmp_path / "b")
+    assert nnUNetDatasetBlosc2(tmp_path).shape_of("b") == DATA.shape
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("voxels were read")
+
+    monkeypatch.setattr(nnUNetDatasetNumpy, "load_arrays", refuse)
+    assert dataset.shape_of("a") == DATA.shape

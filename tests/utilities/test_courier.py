@@ -8,11 +8,13 @@ import pickle
 import struct
 import threading
 import time
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 import pytest
 
+from nnunet_lite.utilities import courier
 from nnunet_lite.utilities.courier import Answer, Courier
 
 LARGE = np.arange(2**20, dtype=np.int32)  # 4 MiB; a pipe holds a few hundred KiB
@@ -111,3 +113,42 @@ def test_what_cannot_be_unpickled_is_the_answers_error() -> None:
     answer = peer.answer()
     assert answer is not None and isinstance(answer.error, TypeError)
     peer.courier.close()
+
+
+class _Slow:
+    """Takes longer to read than `close` waits."""
+
+    def __reduce__(self) -> Any:
+        return _wait_and_say, (0.3, "slow")
+
+
+def _wait_and_say(seconds: float, text: str) -> str:
+    time.sleep(seconds)
+    return text
+
+
+def test_an_answer_that_takes_long_to_read_outlives_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courier, "_LAST_WORDS", 0.1)
+    peer = _Peer()
+    peer.courier.ask("question")
+    peer.end.recv()
+    peer.end.send(_Slow())
+    assert peer.called.acquire(timeout=20)
+    peer.end.close()
+    peer.courier.close()
+    assert peer.courier.take() == Answer("slow")
+
+
+def test_memory_that_does_not_suffice_for_an_answer_is_its_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: Connection) -> bytes:
+        raise MemoryError
+
+    peer = _Peer()
+    monkeypatch.setattr(Connection, "recv_bytes", fail)
+    peer.courier.ask("question")
+    answer = peer.answer()
+    assert answer is not None and isinstance(answer.error, MemoryError) and peer.courier.over
+    peer.courier.close()
+    assert "Traceback" not in capfd.readouterr().err

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +257,21 @@ def test_arguments_that_a_worker_cannot_read_are_the_cases_error(capfd: pytest.C
             pool.submit(Task("bad", length, (Unreadable(),))).result(timeout=60)
         assert pool.submit(Task("good", length, (b"123",))).result(timeout=60) == 3
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_memory_that_does_not_suffice_for_a_result_is_the_tasks_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    receive = Connection.recv_bytes
+    failures = [MemoryError()]
+
+    def fail_once(self: Connection, *arguments: Any) -> bytes:
+        message = receive(self, *arguments)
+        if threading.current_thread().name == "nnunet_lite-courier" and failures:
+            raise failures.pop()
+        return message
+
+    monkeypatch.setattr(Connection, "recv_bytes", fail_once)
+    with WorkerPool(1) as pool:
+        futures = [pool.submit(Task(f"case{number}", square, (number,))) for number in range(2)]
+        with pytest.raises(WorkerError, match="what its process answered cannot be read: .*emory"):
+            futures[0].result(60)
+        assert futures[1].result(60) == 1
