@@ -36,6 +36,19 @@ _PRIVATE = 0x44000  # MS_REC | MS_PRIVATE
 _CODE = "from helpers.prediction_server import serve; serve()"
 
 
+def living_processes(session: int) -> list[int]:
+    """Processes of a session that are neither ended nor zombies, the oldest number first."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            state, _, _, its_session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+        except (OSError, ValueError):
+            continue
+        if its_session == str(session) and state != "Z":
+            found.append(int(entry.name))
+    return sorted(found)
+
+
 class Run:
     """A command that runs: its process leads a session, by which its children are known."""
 
@@ -57,15 +70,7 @@ class Run:
 
     def processes(self) -> list[int]:
         """All living processes of the session, the command itself first."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            try:
-                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-            except (OSError, ValueError):
-                continue
-            if session == str(self.pid) and state != "Z":
-                found.append(int(entry.name))
-        return sorted(found)
+        return living_processes(self.pid)
 
     def children_left(self, limit: float) -> list[int]:
         """Processes that are still there `limit` seconds later; ends them."""

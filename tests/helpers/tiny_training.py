@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
+import torch
 
 from nnunet_lite.preprocessing.preprocessed_dataset import nnUNetDatasetBlosc2
+from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 NAME = "Dataset777_Tiny"
 CASES = tuple(f"case_{i}" for i in range(5))
@@ -121,3 +124,13 @@ def _properties(seg: np.ndarray) -> dict[str, Any]:
         "shape_after_cropping_and_before_resampling": _SHAPE,
         "class_locations": {label: np.argwhere(seg == label) for label in (1, 2)},
     }
+
+
+def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of one iteration, in this process."""
+    for length in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
+        monkeypatch.setattr(nnUNetTrainer, length, 1)
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    monkeypatch.setenv("nnUNet_def_n_proc", "1")
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("nnunet_lite.training.run_training.set_num_threads", lambda _: threads)

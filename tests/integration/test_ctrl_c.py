@@ -20,6 +20,7 @@ from conftest import Folders
 from helpers.commands import ENTRIES, half_written, succeed
 from helpers.datasets import make_dataset
 from helpers.models import write_model
+from helpers.prediction_server import living_processes
 from helpers.random_faults import write_images
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
@@ -74,28 +75,16 @@ class Job(NamedTuple):
         try:
             _, errors = process.communicate(timeout=LIMIT)
             deadline = time.monotonic() + 10
-            while (left := _session(process.pid)) and time.monotonic() < deadline:
+            while (left := living_processes(process.pid)) and time.monotonic() < deadline:
                 time.sleep(0.02)
         finally:
-            for pid in _session(process.pid):
+            for pid in living_processes(process.pid):
                 os.kill(pid, signal.SIGKILL)
         assert "Traceback" not in errors, errors
         assert process.returncode in (0, 130, -signal.SIGINT), errors  # the last: it was over already
         assert process.returncode != 130 or "Stopped" in errors
         assert left == []
         assert half_written(self.folder) == [] and os.listdir(self.temporary) == []
-
-
-def _session(number: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-        except (OSError, ValueError):
-            continue
-        if session == str(number) and state != "Z":
-            found.append(int(entry.name))
-    return found
 
 
 @pytest.fixture(params=["predict", "preprocess", "evaluate"])
@@ -123,7 +112,7 @@ def job(request: pytest.FixtureRequest, nnunet_folders: Folders, tmp_path: Path)
 def test_while_the_workers_start(job: Job) -> None:
     process = job.begin()
     deadline = time.monotonic() + LIMIT
-    while len(_session(process.pid)) < 2 and process.poll() is None and time.monotonic() < deadline:
+    while len(living_processes(process.pid)) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     job.interrupt(process)
 

@@ -10,13 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import Folders
 from helpers import tiny_training
 from helpers.commands import run, succeed
 from helpers.datasets import make_dataset
-
-from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 MORE = {
     "nnUNetv2_plan_and_preprocess": ["-npfp", "0", "-np", "0", "--no_pbar"],
@@ -29,12 +26,7 @@ MORE = {
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of one iteration, in this process."""
-    for length in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
-        monkeypatch.setattr(nnUNetTrainer, length, 1)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    monkeypatch.setenv("nnUNet_def_n_proc", "1")
-    threads = torch.get_num_threads()
-    monkeypatch.setattr("nnunet_lite.training.run_training.set_num_threads", lambda _: threads)
+    tiny_training.shorten(monkeypatch)
 
 
 @pytest.fixture

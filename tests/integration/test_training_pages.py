@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
-import torch
 from conftest import Folders
 from helpers import cascade_training, tiny_training
 from helpers.commands import succeed
@@ -17,7 +16,6 @@ from helpers.pages import blocks
 
 from nnunet_lite.models.checkpoint import load_checkpoint
 from nnunet_lite.preprocessing.preprocessed_dataset import nnUNetDatasetBlosc2
-from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 DOCUMENTATION = Path(__file__).parents[2] / "documentation"
 QUICK = {
@@ -31,12 +29,7 @@ QUICK = {
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Trainings of one iteration, in this process."""
-    for length in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
-        monkeypatch.setattr(nnUNetTrainer, length, 1)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    monkeypatch.setenv("nnUNet_def_n_proc", "1")
-    threads = torch.get_num_threads()
-    monkeypatch.setattr("nnunet_lite.training.run_training.set_num_threads", lambda _: threads)
+    tiny_training.shorten(monkeypatch)
     monkeypatch.chdir(tmp_path)
 
 
