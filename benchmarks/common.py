@@ -123,8 +123,12 @@ def _watching(session: int) -> Iterator[list[int]]:
 
     def watch() -> None:
         known: dict[str, bool] = {}
-        while not done.wait(0.1):
+        pause = 0.1
+        while not done.wait(pause):
+            start = time.perf_counter()
             peak[0] = max(peak[0], session_memory(session, known))
+            # looking at gigabytes takes the kernel tens of milliseconds, which the command may miss
+            pause = max(0.1, 30 * (time.perf_counter() - start))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
