@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from shlex import quote
 from typing import Any
 
 from nnunet_lite.configuration import num_processes_default
+from nnunet_lite.exceptions import ArgumentError
+from nnunet_lite.models.model_names import model_folder_name
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.files import PathLike, load_json, save_json, write_text
 
+_FILES = ("postprocessing_file", "some_plans_file")
 _INPUT, _OUTPUT, _PROCESSED, _PREVIOUS = "INPUT_FOLDER", "OUTPUT_FOLDER", "OUTPUT_FOLDER_PP", "OUTPUT_FOLDER_PREV_STAGE"
 
 
@@ -20,7 +23,7 @@ def write_inference_information(information: Mapping[str, Any], dataset_folder: 
     Beside upstream's absolute paths stand those relative to that folder, which hold where models are copied to.
     """
     best = dict(information["best_model_or_ensemble"])
-    for key in ("postprocessing_file", "some_plans_file"):
+    for key in _FILES:
         best[f"{key}_relative"] = Path(best[key]).relative_to(dataset_folder).as_posix()
     complete = {**information, "best_model_or_ensemble": best}
     save_json(complete, dataset_folder / "inference_information.json")
@@ -37,12 +40,55 @@ def print_inference_instructions(
     return text
 
 
-def inference_instructions(information: Mapping[str, Any], dataset_folder: Path | None = None) -> str:
+def moved_information(information: Mapping[str, Any], folder: Path, place: Path) -> dict[str, Any]:
+    """The same inference_information.json for models that will lie elsewhere, ours or upstream's.
+
+    Args:
+        information: its content, with the paths of the machine it was made on.
+        folder: where the models lie now, DatasetXXX_NAME.
+        place: where they will lie; the paths named become those there.
+
+    Raises:
+        KeyError, TypeError, AttributeError, IndexError, ArgumentError: no such content.
+    """
+    best = dict(information["best_model_or_ensemble"])
+    sender = str(information["dataset_name_or_id"])
+    for key in _FILES:
+        relative = str(best.get(f"{key}_relative") or _below_dataset(str(best[key]), (sender, folder.name)))
+        best[f"{key}_relative"] = _inside(relative)
+    if not (folder / best["some_plans_file_relative"]).is_file():  # upstream and earlier exports do not pack it
+        first = best["selected_model_or_models"][0]
+        model = model_folder_name(first["trainer"], first["plans_identifier"], first["configuration"])
+        best["some_plans_file_relative"] = _inside(f"{model}/plans.json")
+    best |= {key: str(place / best[f"{key}_relative"]) for key in _FILES}
+    return {**information, "dataset_name_or_id": folder.name, "best_model_or_ensemble": best}
+
+
+def _below_dataset(path: str, names: tuple[str, ...]) -> str:
+    """The part of a path of another machine that follows the dataset's name, else model (or ensembles) and onwards."""
+    parts = (PureWindowsPath if "\\" in path else PurePosixPath)(path).parts
+    for start in range(len(parts) - 1, 0, -1):
+        if parts[start - 1] in names or parts[start - 1].startswith("Dataset"):
+            return "/".join(parts[start:])
+    return "/".join(parts[-3:])
+
+
+def _inside(relative: str) -> str:
+    path = PurePosixPath(relative)
+    if path.is_absolute() or ".." in path.parts:
+        raise ArgumentError(f"{relative} leads out of the folder of its dataset")
+    return path.as_posix()
+
+
+def inference_instructions(
+    information: Mapping[str, Any], dataset_folder: Path | None = None, plans: PathLike | None = None
+) -> str:
     """The commands, with words of explanation (spec 03, 6.4).
 
     Args:
         information: content of inference_information.json.
         dataset_folder: where it lies; the files it names are looked up there if they are not where it says.
+        plans: where to read the plans, if not yet where the information says.
     """
     best = information["best_model_or_ensemble"]
     models = best["selected_model_or_models"]
@@ -55,7 +101,7 @@ def inference_instructions(information: Mapping[str, Any], dataset_folder: Path 
     folders = []
     for number, model in enumerate(models, 1):
         folders.append(_OUTPUT if len(models) == 1 else f"{_OUTPUT}_MODEL_{number}")
-        previous = _previous_stage(model, plans_file)
+        previous = _previous_stage(model, plans_file if plans is None else Path(plans))
         if previous is not None:
             lines.append(_predict(information, {**model, "configuration": previous}, _PREVIOUS))
         words = [_predict(information, model, folders[-1])]
@@ -75,10 +121,10 @@ def inference_instructions(information: Mapping[str, Any], dataset_folder: Path 
 
 
 def _predict(information: Mapping[str, Any], model: Mapping[str, str], output: str) -> str:
-    folds = " ".join(map(str, information["folds"]))
+    folds = " ".join(quote(str(fold)) for fold in information["folds"])
     return (
         f"nnUNetv2_predict -d {information['dataset_name_or_id']} -i {_INPUT} -o {output} -f  {folds} "
-        f"-tr {model['trainer']} -c {model['configuration']} -p {model['plans_identifier']}"
+        f"-tr {quote(model['trainer'])} -c {quote(model['configuration'])} -p {quote(model['plans_identifier'])}"
     )
 
 

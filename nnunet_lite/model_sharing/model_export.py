@@ -22,7 +22,7 @@ from nnunet_lite.utilities.wording import counted
 from nnunet_lite.version import __version__
 
 _CHUNK = 2**20
-_POSTPROCESSING = ("summary.json", "postprocessing.pkl", "postprocessing.json")
+_POSTPROCESSING = ("summary.json", "postprocessing.pkl", "postprocessing.json", "plans.json", "dataset.json")
 _INFERENCE_KEYS = ("network_weights", "trainer_name", "init_args", "inference_allowed_mirroring_axes")
 _OF_DATASET = ("inference_information.json", "inference_instructions.txt")
 

@@ -62,6 +62,26 @@ def set_aside(folder: PathLike) -> list[str]:
     return renamed
 
 
+@contextlib.contextmanager
+def put_back_on_failure(folder: PathLike) -> Iterator[None]:
+    """Within the block `set_aside` may be called; what it renamed gets its name back if no new checkpoint follows.
+
+    A training that fails before it has written any leaves the fold as it was.
+    """
+    folder = Path(folder)
+    before = [name for name in (FINAL, LATEST, BEST) if (folder / name).is_file()]
+    try:
+        yield
+    except BaseException:
+        aside = [name for name in before if (folder / (_EARLIER + name)).is_file()]
+        if aside and not any((folder / name).is_file() for name in (FINAL, LATEST, BEST)):
+            with contextlib.suppress(OSError):
+                for name in aside:
+                    os.replace(folder / (_EARLIER + name), folder / name)
+                logger.warning("The new training has saved nothing: %s of the earlier one are back", ", ".join(aside))
+        raise
+
+
 def remove_superseded(folder: PathLike) -> None:
     """Remove what a finished training no longer needs: checkpoint_latest, and the earlier run's checkpoints."""
     for name in (LATEST, *(_EARLIER + name for name in (FINAL, LATEST, BEST))):

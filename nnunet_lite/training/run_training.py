@@ -102,7 +102,8 @@ def run_training(
     set_determinism(trainer.deterministic, device)
     lock = fold_folder.in_use(trainer.output_folder) if rank() == 0 else nullcontext()
     log = messages_in_log(trainer.log_file) if rank() == 0 else nullcontext()
-    with lock, log, named_failures(trainer):
+    kept = fold_folder.put_back_on_failure(trainer.output_folder) if rank() == 0 else nullcontext()
+    with lock, log, named_failures(trainer), kept:
         with ends_at_once("--val" if only_run_validation else "--c"):
             prepare_start(trainer, start)
         if not only_run_validation:
@@ -191,7 +192,7 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
             f"{folder} holds a finished training; validate it with --val (with checkpoint_best: --val --val_best), "
             "repeat its end with --c, or train again with --overwrite"
         )
-    if trainer.is_cascaded:
+    if trainer.is_cascaded or fold_folder.checkpoints_to_continue(folder):  # refused before they are put aside
         training, validation = trainer.do_split()
         require_previous_stage(trainer, training + validation)
     trainer.initialize()
