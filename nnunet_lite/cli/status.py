@@ -51,7 +51,9 @@ def _lines(status: DatasetStatus) -> list[str]:
 
 
 def _fold(fold: FoldStatus) -> str:
-    words = [fold.state if fold.epoch is None else f"{fold.state}, {counted(fold.epoch, 'epoch')}"]
+    link = " after " if fold.state == "interrupted" else ", "
+    state = "stopped" if fold.state == "interrupted" else fold.state
+    words = [state if fold.epoch is None else f"{state}{link}{counted(fold.epoch, 'epoch')}"]
     if fold.dice is not None:
         words.append(f"validated with Dice {fold.dice:.4f}")
         words.append("with probabilities" if fold.probabilities else "without probabilities")

@@ -19,6 +19,7 @@ from nnunet_lite.models.model_names import Fold, model_folder_name, parse_model_
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunet_lite.plans.plans_manager import PlansManager, available_plans, load_plans
 from nnunet_lite.plans.raw_dataset import list_image_cases
+from nnunet_lite.training.fold_folder import is_in_use
 from nnunet_lite.utilities.files import load_json, subdirs, subfiles
 
 _FOLDS = 5  # of a cross-validation, unless splits_final.json says otherwise
@@ -163,12 +164,25 @@ def _fold(folder: Path) -> FoldStatus:
     state = "not trained"
     if (folder / "checkpoint_final.pth").is_file():
         state = "trained"
-    elif any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")) or _age(folder) < _RECENT:
-        state = "in training" if _age(folder) < _RECENT else "interrupted"
+    elif any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")) or _is_running(folder):
+        state = "in training" if _is_running(folder) else "interrupted"
     probabilities = validation.is_dir() and bool(subfiles(validation, ".npz"))
     return FoldStatus(
         int(text) if text.isdecimal() else text, state, _epochs(folder, state == "trained"), dice, probabilities
     )
+
+
+def _is_running(folder: Path) -> bool:
+    """Trainings of ours hold a lock; others (and ours on another machine) are judged by their latest sign of life."""
+    is_ours = (folder / "metrics.jsonl").is_file() or b'"nnunet_lite_version"' in _content(folder / "debug.json")
+    running = is_in_use(folder)
+    if running is None or (running is False and not is_ours):
+        return _age(folder) < _RECENT
+    return running
+
+
+def _content(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
 
 
 def _age(folder: Path) -> float:

@@ -28,7 +28,7 @@ PREPROCESSING_DOCUMENT_KEYS = (
     "foreground_intensity_properties_per_channel",
 )
 
-# whose default plans have these names; that of nnUNetPlans needs no naming
+# of the planners whose default plans have these names; that of nnUNetPlans needs no naming
 PLANNERS_OF_PLANS = {
     "nnUNetResEncUNetMPlans": "nnUNetPlannerResEncM",
     "nnUNetResEncUNetLPlans": "nnUNetPlannerResEncL",
@@ -55,7 +55,7 @@ def plans_file(dataset_name: str, plans_identifier: str) -> Path:
                 f"nnUNet_preprocessed={nnUNet_preprocessed}; correct the variable, or {command}"
             )
         existing = available_plans(folder)
-        close = difflib.get_close_matches(plans_identifier, existing, 1)
+        close = difflib.get_close_matches(plans_identifier, existing if planner is None else [], 1)
         hint = f"did you mean {close[0]}? Else " if close else ""
         raise PlansError(
             f"{dataset_name} has no plans {plans_identifier!r} (in {folder}: {', '.join(existing) or 'none'}); "

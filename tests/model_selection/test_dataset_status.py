@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from helpers.crossvalidations import NAME, documents, make_model, make_reference
 
 from nnunet_lite.model_selection.dataset_status import dataset_status
 from nnunet_lite.model_selection.find_best_configuration import find_best_configuration
+from nnunet_lite.training.fold_folder import in_use
 
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
@@ -64,8 +69,9 @@ def test_every_step(nnunet_folders: Folders) -> None:
     (model / "fold_1" / "checkpoint_final.pth").rename(model / "fold_1" / "checkpoint_latest.pth")
     says(f"nnUNetv2_train {NAME} 3d_fullres 1 --c --npz")
     (model / "fold_1" / "metrics.jsonl").write_text('{"epoch": 0}\n{"epoch": 1}\n{"epo')
-    fold = dataset_status(NAME).models[0].folds[1]
-    assert (fold.state, fold.epoch, fold.dice) == ("in training", 2, None)
+    with in_use(model / "fold_1"):
+        fold = dataset_status(NAME).models[0].folds[1]
+        assert (fold.state, fold.epoch, fold.dice) == ("in training", 2, None)
     os.utime(model / "fold_1" / "metrics.jsonl", (time.time() - 9999,) * 2)
     assert dataset_status(NAME).models[0].folds[1].state == "interrupted"
 
@@ -95,6 +101,30 @@ def test_damaged_documents_are_said(nnunet_folders: Folders, capsys: pytest.Capt
     (nnunet_folders.preprocessed / NAME / "nnUNetPlans.json").write_text('{"configurations": 3}')
     assert run("nnUNetv2_status", "-d", "41") == 0
     assert "  faults: " in capsys.readouterr().out
+
+
+def test_a_training_that_was_stopped_a_moment_ago(nnunet_folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, preprocessed, results = nnunet_folders
+    make_references(raw, preprocessed, documents())
+    model = make_model(results, raw / NAME / "labelsTr", "3d_fullres", 30, documents())
+    fold = model / "fold_1"
+    shutil.rmtree(fold / "validation")
+    (fold / "checkpoint_final.pth").rename(fold / "checkpoint_latest.pth")
+
+    def state() -> str:
+        return dataset_status(NAME).models[0].folds[1].state
+
+    (fold / "training_log_2026.txt").write_text("2026-01-01 10:00:00.1: Epoch 0 \n")
+    assert state() == "in training"  # of upstream, whose trainings hold no lock
+    (fold / "debug.json").write_text('{"nnunet_lite_version": "1"}')
+    assert state() == "interrupted"
+    (fold / "metrics.jsonl").write_text('{"epoch": 0}\n{"epoch": 1}\n')
+    (fold / ".in_use").write_text(f"process {os.getpid()} on another-{platform.node()}")
+    assert state() == "in training"
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=subprocess.PIPE, check=True)
+    (fold / ".in_use").write_text(f"process {int(ended.stdout)} on {platform.node()}")
+    assert run("nnUNetv2_status", "-d", NAME) == 0
+    assert "fold 1: stopped after 2 epochs\n" in capsys.readouterr().out
 
 
 def test_all_datasets(nnunet_folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
