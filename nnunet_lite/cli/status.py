@@ -44,7 +44,9 @@ def _lines(status: DatasetStatus) -> list[str]:
         lines.append(f"  {model.folder.name}")
         lines += [f"    fold {fold.fold}: {_fold(fold)}" for fold in model.folds]
     if status.chosen:
-        lines.append(f"  best: {' and '.join(status.chosen)}")
+        folds = ", ".join(map(str, status.compared_folds))
+        of_some = f" (by fold{'s' if len(status.compared_folds) > 1 else ''} {folds} alone)" if folds else ""
+        lines.append(f"  best: {' and '.join(status.chosen)}{of_some}")
     if status.fault is not None:
         lines.append(f"  faults: {status.fault}")
     return [*lines, f"  next: {status.next_command}"]

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +78,7 @@ class DatasetStatus(NamedTuple):
     considered: list[str]  # models that were compared then
     next_command: str
     fault: str | None  # why less is known than might be
+    compared_folds: Sequence[Fold] = ()  # of that comparison, if they are not all there are
 
 
 def dataset_status(name: str) -> DatasetStatus:
@@ -96,7 +97,8 @@ def dataset_status(name: str) -> DatasetStatus:
     chosen, considered = _comparison(results) if results is not None else ([], [])
     fault = "; ".join(faults) or None
     status = DatasetStatus(name, training, test, fingerprint, configurations, models, chosen, considered, "", fault)
-    return status._replace(next_command=next_command(status))
+    folds = _compared_folds(results, _number_of_folds(preprocessed)) if results is not None else []
+    return status._replace(next_command=next_command(status), compared_folds=folds)
 
 
 def _below(root: Any, name: str) -> Path | None:
@@ -232,3 +234,12 @@ def _comparison(results: Path) -> tuple[list[str], list[str]]:
     except (OSError, ValueError, KeyError, TypeError):
         return [], []
     return chosen, considered
+
+
+def _compared_folds(results: Path, number_of_folds: int) -> list[Fold]:
+    """The folds that nnUNetv2_find_best_configuration compared, if not all of them."""
+    try:
+        folds = list(load_json(results / "inference_information.json")["folds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [] if set(folds) >= set(range(number_of_folds)) or "all" in folds else folds

@@ -88,7 +88,7 @@ def export_pretrained_model(
         )
     files = [entry.file for entry in wanted if entry.file.is_file()]
     _write(Path(output_file), root, dataset, files, inference_only)
-    logger.info("Packed %d models into %s", len(present), output_file)
+    logger.info("Packed %s into %s", counted(len(present), "model"), output_file)
 
 
 def _optional(missing: Sequence[str]) -> bool:

@@ -72,6 +72,21 @@ def test_a_training_that_is_refused_keeps_the_earlier_model(dataset: Folders, ca
         assert "Starting anew" not in capfd.readouterr().err
 
 
+def test_a_training_of_other_settings_is_named(dataset: Folders, capfd: Any) -> None:
+    folder = dataset.results / tiny_training.NAME
+    for name in ("nnUNetTrainer_e7_s1", "Other_e7"):
+        fold = folder / f"{name}__nnUNetPlans__2d" / "fold_0"
+        fold.mkdir(parents=True)
+        (fold / "checkpoint_latest.pth").touch()
+    (dataset.preprocessed / tiny_training.NAME / "splits_final.json").write_text("[]")  # ends it early
+    assert run(*TRAIN, "--c") == 2
+    error = capfd.readouterr()
+    text = " ".join((error.out + error.err).split())
+    flags = "nnUNetTrainer_e7_s1__nnUNetPlans__2d (--epochs 7 --seed 1)"
+    assert f"starting a new training; to continue another one, give its flags: {flags}" in text
+    assert "Other_e7" not in text
+
+
 def _edit_plans(folders: Folders, **changes: Any) -> None:
     file = folders.preprocessed / tiny_training.NAME / "nnUNetPlans.json"
     plans = json.loads(file.read_text())
