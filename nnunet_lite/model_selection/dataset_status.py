@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import ArgumentError, nnUNetError
-from nnunet_lite.model_selection.next_command import next_command
+from nnunet_lite.model_selection.next_command import NOTHING_TO_DO, next_command
 from nnunet_lite.models.model_names import Fold, model_folder_name, parse_model_folder_name
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.plans_manager import PlansManager, available_plans, load_plans
-from nnunet_lite.plans.raw_dataset import list_image_cases
+from nnunet_lite.plans.raw_dataset import dataset_name_to_id, list_image_cases
 from nnunet_lite.training.fold_folder import is_in_use
 from nnunet_lite.utilities.files import load_json, subdirs, subfiles
 
@@ -95,10 +96,13 @@ def dataset_status(name: str) -> DatasetStatus:
     results = _below(nnUNet_results, name)
     models = list(_models(results, _number_of_folds(preprocessed))) if results is not None else []
     chosen, considered = _comparison(results) if results is not None else ([], [])
-    fault = "; ".join(faults) or None
+    fault = "; ".join(dict.fromkeys(faults)) or None
     status = DatasetStatus(name, training, test, fingerprint, configurations, models, chosen, considered, "", fault)
     folds = _compared_folds(results, _number_of_folds(preprocessed)) if results is not None else []
-    return status._replace(next_command=next_command(status), compared_folds=folds)
+    command = next_command(status)
+    if fault is not None and command == NOTHING_TO_DO and _holds_images(name):
+        command = f"nnUNetv2_check_dataset -d {dataset_name_to_id(name)}"
+    return status._replace(next_command=command, compared_folds=folds)
 
 
 def _below(root: Any, name: str) -> Path | None:
@@ -106,18 +110,31 @@ def _below(root: Any, name: str) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
+def _holds_images(name: str) -> bool:
+    raw = _below(nnUNet_raw, name)
+    return raw is not None and (raw / "imagesTr").is_dir() and any((raw / "imagesTr").iterdir())
+
+
 def _cases(name: str, folder: str, faults: list[str]) -> int:
     raw = _below(nnUNet_raw, name)
     if raw is None:
         return 0
     try:
-        document = load_json(raw / "dataset.json")
+        document = DatasetJson.from_file(raw / "dataset.json").raw
         if folder == "imagesTr" and isinstance(document.get("dataset"), dict):
             return len(document["dataset"])
         if not (raw / folder).is_dir():
             return 0
-        return len(list_image_cases(raw / folder, document["file_ending"]))
-    except (OSError, ValueError, KeyError, AttributeError, nnUNetError) as error:
+        cases = list_image_cases(raw / folder, document["file_ending"])
+        files = [] if cases else [name for name in subfiles(raw / folder, join=False) if not name.startswith(".")]
+        if files:
+            ending = document["file_ending"]
+            faults.append(f'no image in {raw / folder} ends in {ending} ("file_ending" of dataset.json): {files[0]}')
+        return len(cases)
+    except KeyError as error:
+        faults.append(f"{raw / 'dataset.json'} has no {error}")
+        return 0
+    except (OSError, ValueError, AttributeError, nnUNetError) as error:
         faults.append(" ".join(str(error).split()))
         return 0
 

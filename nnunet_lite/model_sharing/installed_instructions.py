@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunet_lite.exceptions import nnUNetError
-from nnunet_lite.model_selection.inference_instructions import inference_instructions, moved_information
+from nnunet_lite.models.prediction_commands import inference_instructions, moved_information
 from nnunet_lite.utilities.files import load_json, save_json, write_text
 from nnunet_lite.utilities.logging import logger
 

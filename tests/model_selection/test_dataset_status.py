@@ -136,3 +136,36 @@ def test_all_datasets(nnunet_folders: Folders, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out
     assert said.startswith(NAME) and "\n\nDataset042_Other\n" in said and "3 training cases" in said
     assert run("nnUNetv2_status", "-d", "7") == 2
+
+
+def test_raw_images_with_a_fault(nnunet_folders: Folders) -> None:
+    raw_images(nnunet_folders.raw)
+    folder = nnunet_folders.raw / NAME
+    (folder / "imagesTs").mkdir()
+    document = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**document, "file_ending": ".nrrd"}))
+    status = dataset_status(NAME)
+    assert status.next_command == "nnUNetv2_check_dataset -d 41"
+    fault = f'no image in {folder}/imagesTr ends in .nrrd ("file_ending" of dataset.json): case_0_0000.nii.gz'
+    assert status.fault == fault
+    (folder / "dataset.json").unlink()
+    status = dataset_status(NAME)
+    assert status.next_command == "nnUNetv2_check_dataset -d 41"
+    assert (status.fault or "").count(f"There is no {folder}/dataset.json; every dataset needs it") == 1
+
+
+def test_folders_that_are_not_there(
+    nnunet_folders: Folders, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("nnUNet_raw", str(nnunet_folders.raw / "nope"))
+    monkeypatch.delenv("nnUNet_results")
+    assert run("nnUNetv2_status") == 0
+    said = capsys.readouterr().out
+    assert f"  nnUNet_raw={nnunet_folders.raw}/nope: there is no such folder; make it, or " in said
+    assert "export nnUNet_raw=/path/to/nnUNet_raw\n" in said
+    assert "  nnUNet_results is not set; " in said and "export nnUNet_results=/path/to" in said
+    assert "nnUNet_preprocessed is not set" not in said and "nnUNet_preprocessed=" not in said
+    (nnunet_folders.preprocessed / NAME).mkdir()
+    assert run("nnUNetv2_status") == 0
+    said = capsys.readouterr().out
+    assert f"nnUNet_raw={nnunet_folders.raw}/nope" in said and "is not set" not in said

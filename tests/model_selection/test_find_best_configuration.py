@@ -215,9 +215,7 @@ def test_plans_and_configurations_there_are(nnunet_folders: Folders) -> None:
 
 def test_nothing_is_planned(nnunet_folders: Folders, caplog: pytest.LogCaptureFixture) -> None:
     (nnunet_folders.raw / NAME).mkdir()
-    with pytest.raises(
-        DatasetError, match=r"is not planned yet \(no plans in .*\): nnUNetv2_plan_and_preprocess -d 41$"
-    ):
+    with pytest.raises(DatasetError, match=r"not planned yet \(no plans in .*\): nnUNetv2_plan_and_preprocess -d 41$"):
         find("2d", "3d_fullres")
     assert caplog.text == ""
 

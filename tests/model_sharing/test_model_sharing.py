@@ -224,8 +224,12 @@ def test_what_is_missing(results: Path, tmp_path: Path) -> None:
     names = export(tmp_path / "m.zip", "2d", "3d_lowres", strict=False)
     assert f"{NAME}/{MODEL.format('2d')}/fold_0/checkpoint_final.pth" in names
     (results / NAME / MODEL.format("2d") / "fold_1" / "checkpoint_final.pth").unlink()
-    with pytest.raises(PathError, match=r"is missing:\n.*fold_1/checkpoint_final.pth"):
+    with pytest.raises(PathError, match=r"is missing; -f 0 packs the folds .*:\n.*fold_1/checkpoint_final.pth$"):
         export(tmp_path / "n.zip", "2d", strict=False)
+    with pytest.raises(PathError, match=r"^14 files .* missing; -f 0 packs .*; --not_strict packs .*:\n") as caught:
+        export(tmp_path / "n.zip", "2d", folds=(0, 1, 2, 3, 4, "all"))
+    assert len(str(caught.value).splitlines()) == 7 and str(caught.value).endswith("\nand 9 more")
+    assert export(tmp_path / "o.zip", "2d", folds=(0,), strict=False)
     with pytest.raises(PathError, match="None of the models exists"):
         export(tmp_path / "n.zip", "3d_lowres", strict=False)
     with pytest.raises(StorageError, match="is a folder, expected the name of a file"):
