@@ -136,7 +136,7 @@ def test_missing_folders(dataset: Folders, capfd: Any) -> None:
     [
         ('[{"train": ["case_0"', ["splits_final.json", "no valid JSON"]),
         ('[{"train": ["case_0", "patient_7"], "val": ["case_1"]}]', ["patient_7", "split 0"]),
-        ('[{"train": ["case_0", "case_1"], "val": ["case_1"]}]', ["case_1", "both train and validate", "'all'"]),
+        ('[{"train": ["case_0", "case_1"], "val": ["case_1"]}]', ["case_1", "both trains and validates", "'all'"]),
         ('[{"train": ["case_0"], "val": []}]', ["no validation cases"]),
     ],
 )
