@@ -405,4 +405,9 @@ LEGEND = _switch("--legend", help="larger pictures in true proportions, with the
 
 # demo
 DEMO_FOLDER = Flag("--out", default="demo", help="folder for everything the demo makes (default: %(default)s)")
-DEMO_DEVICE = Flag("--device", choices=("cuda", "cpu", "mps"), help="cuda, cpu or mps (default: cuda if there is one)")
+DEMO_DEVICE = Flag(
+    "-device",
+    "--device",
+    choices=("cuda", "cpu", "mps", "auto"),
+    help="cuda, cpu, mps, or auto: the first of cuda, mps, cpu that there is (default: cuda if there is one, else cpu)",
+)

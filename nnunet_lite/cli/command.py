@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -36,6 +37,7 @@ class Flag:
 
 
 _NOT_POSITIONS = {"-d": "dataset_name_or_id", "-c": "configuration", "-f": "fold"}  # flags of other commands
+_NO_NUMBER = re.compile(r"argument ([^:]+): invalid (int|float) value: '(.*)'")
 _LONG = 6  # of flags: argparse takes a misspelled one for a short flag with its value, -p for -pretrained_weigths
 
 
@@ -71,6 +73,9 @@ class _Parser(argparse.ArgumentParser):
         unknown = "unrecognized arguments: "
         if message.startswith(unknown):
             message = "; ".join(self._explain(word) for word in message[len(unknown) :].split())
+        number = _NO_NUMBER.fullmatch(message)
+        if number is not None:
+            message = f"{number[1]} {number[3]}: expected {'a whole number' if number[2] == 'int' else 'a number'}"
         positional = " ".join(str(action.dest) for action in self._actions if not action.option_strings)
         if "arguments are required" in message and positional:
             message += f"; expected: {self.prog} {positional} [flags]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lite.cli import arguments as flags
@@ -28,9 +29,26 @@ def status_entry(argv: Sequence[str] | None = None) -> None:
 
     names = existing_datasets() if args.d is None else [maybe_convert_to_dataset_name(entry) for entry in args.d]
     if not names:
-        print("There are no datasets in nnUNet_raw, nnUNet_preprocessed and nnUNet_results, as far as these are set")
+        print("There are no datasets in nnUNet_raw, nnUNet_preprocessed and nnUNet_results")
+    for line in _folders_missing(bool(names)):
+        print(line)
     for number, name in enumerate(names):
         print("\n" * bool(number) + "\n".join(_lines(dataset_status(name))))
+
+
+def _folders_missing(has_datasets: bool) -> list[str]:
+    """What to export; where there are datasets, only a folder of raw ones that is named and not there."""
+    from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+
+    lines = []
+    for folder in (nnUNet_raw,) if has_datasets else (nnUNet_raw, nnUNet_preprocessed, nnUNet_results):
+        name, value = folder.variable, folder.get()
+        advice = f"name the folder of {folder.meaning}: export {name}=/path/to/{name}"
+        if value is None and not has_datasets:
+            lines.append(f"  {name} is not set; {advice}")
+        elif value is not None and not Path(value).is_dir():
+            lines.append(f"  {name}={value}: there is no such folder; make it, or {advice}")
+    return lines
 
 
 def _lines(status: DatasetStatus) -> list[str]:
@@ -44,14 +62,18 @@ def _lines(status: DatasetStatus) -> list[str]:
         lines.append(f"  {model.folder.name}")
         lines += [f"    fold {fold.fold}: {_fold(fold)}" for fold in model.folds]
     if status.chosen:
-        lines.append(f"  best: {' and '.join(status.chosen)}")
+        folds = ", ".join(map(str, status.compared_folds))
+        of_some = f" (by fold{'s' if len(status.compared_folds) > 1 else ''} {folds} alone)" if folds else ""
+        lines.append(f"  best: {' and '.join(status.chosen)}{of_some}")
     if status.fault is not None:
         lines.append(f"  faults: {status.fault}")
     return [*lines, f"  next: {status.next_command}"]
 
 
 def _fold(fold: FoldStatus) -> str:
-    words = [fold.state if fold.epoch is None else f"{fold.state}, {counted(fold.epoch, 'epoch')}"]
+    link = " after " if fold.state == "interrupted" else ", "
+    state = "stopped" if fold.state == "interrupted" else fold.state
+    words = [state if fold.epoch is None else f"{state}{link}{counted(fold.epoch, 'epoch')}"]
     if fold.dice is not None:
         words.append(f"validated with Dice {fold.dice:.4f}")
         words.append("with probabilities" if fold.probabilities else "without probabilities")

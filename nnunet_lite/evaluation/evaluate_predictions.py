@@ -129,8 +129,9 @@ def compute_metrics_on_folder2(
         dataset_json_file, plans_file: of the dataset; its regions are evaluated if it has any, else its labels.
         output_file: default is summary.json in the folder of predictions.
     """
-    dataset_json = load_json(_existing(dataset_json_file, "-djfile"))
-    label_manager = PlansManager(load_json(_existing(plans_file, "-pfile"))).get_label_manager(dataset_json)
+    dataset_json = _document(dataset_json_file, "-djfile", "labels", "configurations")
+    plans = _document(plans_file, "-pfile", "configurations", "labels")
+    label_manager = PlansManager(plans).get_label_manager(dataset_json)
     file_ending = dataset_json["file_ending"]
     references = _segmentations(Path(folder_ref), file_ending)
     reader = determine_reader_writer_from_dataset_json(dataset_json, str(Path(folder_ref) / references[0]))()
@@ -230,10 +231,21 @@ def _listing(folder: Path) -> list[str]:
     return subfiles(folder, join=False)
 
 
-def _existing(file: PathLike, flag: str) -> PathLike:
+def _document(file: PathLike, flag: str, key: str, key_of_the_other: str) -> Any:
+    """Content of dataset.json or plans.json, which has `key`."""
     if not Path(file).is_file():
         raise ArgumentError(f"There is no file {os.fspath(file)} ({flag})")
-    return file
+    try:
+        content = load_json(file)
+    except ValueError as error:
+        raise ArgumentError(f"{flag} {os.fspath(file)} is no valid JSON: {error}") from error
+    if not isinstance(content, dict) or key not in content:
+        swapped = isinstance(content, dict) and key_of_the_other in content
+        advice = (
+            "are -djfile and -pfile swapped?" if swapped else "name dataset.json with -djfile, plans.json with -pfile"
+        )
+        raise ArgumentError(f"{flag} {os.fspath(file)} has no {key!r}; {advice}")
+    return content
 
 
 def _summary_path(folder_pred: PathLike, output_file: PathLike | None) -> PathLike:

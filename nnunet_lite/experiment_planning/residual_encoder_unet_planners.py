@@ -74,7 +74,8 @@ class nnUNetPlannerResEncM(ResEncUNetPlanner):
             overwrite_target_spacing,
             suppress_transpose,
         )
-        if self.UNet_vram_target_GB != self.default_gpu_memory_target_in_gb:
+        has_own_name = plans_name is not None and plans_name != self.default_plans_name
+        if self.UNet_vram_target_GB != self.default_gpu_memory_target_in_gb and not has_own_name:
             logger.warning(
                 "%s is made for %g GB, you ask for %g GB; give the plans a name of their own (-overwrite_plans_name), "
                 "or use the planner of the size that fits",

@@ -9,17 +9,19 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import ArgumentError, nnUNetError
-from nnunet_lite.model_selection.inference_information import read_inference_information
-from nnunet_lite.model_selection.next_command import next_command
+from nnunet_lite.model_selection.inference_information import InferenceInformation, read_inference_information
+from nnunet_lite.model_selection.next_command import NOTHING_TO_DO, next_command
 from nnunet_lite.models.model_names import Fold, parse_model_folder_name
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.plans_manager import PlansManager, available_plans, load_plans
-from nnunet_lite.plans.raw_dataset import list_image_cases
+from nnunet_lite.plans.raw_dataset import dataset_name_to_id, list_image_cases
+from nnunet_lite.training.fold_folder import is_in_use
 from nnunet_lite.utilities.files import load_json, subdirs, subfiles
 
 _FOLDS = 5  # of a cross-validation, unless splits_final.json says otherwise
@@ -79,6 +81,7 @@ class DatasetStatus(NamedTuple):
     considered: list[str]  # models that were compared then
     next_command: str
     fault: str | None  # why less is known than might be
+    compared_folds: Sequence[Fold] = ()  # of that comparison, if they are not all there are
 
 
 def dataset_status(name: str) -> DatasetStatus:
@@ -96,9 +99,13 @@ def dataset_status(name: str) -> DatasetStatus:
     models = list(_models(results, _number_of_folds(preprocessed))) if results is not None else []
     information = read_inference_information(results) if results is not None else None
     chosen, considered = (information.chosen, information.considered) if information is not None else ([], [])
-    fault = "; ".join(faults) or None
+    fault = "; ".join(dict.fromkeys(faults)) or None
     status = DatasetStatus(name, training, test, fingerprint, configurations, models, chosen, considered, "", fault)
-    return status._replace(next_command=next_command(status))
+    folds = _compared_folds(information, _number_of_folds(preprocessed)) if information is not None else []
+    command = next_command(status)
+    if fault is not None and command == NOTHING_TO_DO and _holds_images(name):
+        command = f"nnUNetv2_check_dataset -d {dataset_name_to_id(name)}"
+    return status._replace(next_command=command, compared_folds=folds)
 
 
 def _below(root: Any, name: str) -> Path | None:
@@ -106,18 +113,31 @@ def _below(root: Any, name: str) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
+def _holds_images(name: str) -> bool:
+    raw = _below(nnUNet_raw, name)
+    return raw is not None and (raw / "imagesTr").is_dir() and any((raw / "imagesTr").iterdir())
+
+
 def _cases(name: str, folder: str, faults: list[str]) -> int:
     raw = _below(nnUNet_raw, name)
     if raw is None:
         return 0
     try:
-        document = load_json(raw / "dataset.json")
+        document = DatasetJson.from_file(raw / "dataset.json").raw
         if folder == "imagesTr" and isinstance(document.get("dataset"), dict):
             return len(document["dataset"])
         if not (raw / folder).is_dir():
             return 0
-        return len(list_image_cases(raw / folder, document["file_ending"]))
-    except (OSError, ValueError, KeyError, AttributeError, nnUNetError) as error:
+        cases = list_image_cases(raw / folder, document["file_ending"])
+        files = [] if cases else [name for name in subfiles(raw / folder, join=False) if not name.startswith(".")]
+        if files:
+            ending = document["file_ending"]
+            faults.append(f'no image in {raw / folder} ends in {ending} ("file_ending" of dataset.json): {files[0]}')
+        return len(cases)
+    except KeyError as error:
+        faults.append(f"{raw / 'dataset.json'} has no {error}")
+        return 0
+    except (OSError, ValueError, AttributeError, nnUNetError) as error:
         faults.append(" ".join(str(error).split()))
         return 0
 
@@ -166,12 +186,25 @@ def _fold(folder: Path) -> FoldStatus:
     state = "not trained"
     if (folder / "checkpoint_final.pth").is_file():
         state = "trained"
-    elif any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")) or _age(folder) < _RECENT:
-        state = "in training" if _age(folder) < _RECENT else "interrupted"
+    elif any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best")) or _is_running(folder):
+        state = "in training" if _is_running(folder) else "interrupted"
     probabilities = validation.is_dir() and bool(subfiles(validation, ".npz"))
     return FoldStatus(
         int(text) if text.isdecimal() else text, state, _epochs(folder, state == "trained"), dice, probabilities
     )
+
+
+def _is_running(folder: Path) -> bool:
+    """Trainings of ours hold a lock; others (and ours on another machine) are judged by their latest sign of life."""
+    is_ours = (folder / "metrics.jsonl").is_file() or b'"nnunet_lite_version"' in _content(folder / "debug.json")
+    running = is_in_use(folder)
+    if running is None or (running is False and not is_ours):
+        return _age(folder) < _RECENT
+    return running
+
+
+def _content(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
 
 
 def _age(folder: Path) -> float:
@@ -212,3 +245,11 @@ def _dice(summary: Path) -> float | None:
         return float(load_json(summary)["foreground_mean"]["Dice"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _compared_folds(information: InferenceInformation, number_of_folds: int) -> list[Fold]:
+    """The folds that nnUNetv2_find_best_configuration compared, if not all of them."""
+    folds = information.content.get("folds")
+    if not isinstance(folds, list) or not all(isinstance(fold, int | str) for fold in folds):
+        return []
+    return [] if set(folds) >= set(range(number_of_folds)) or "all" in folds else folds

@@ -9,13 +9,14 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_lite.ensembling.ensemble import ensemble_crossvalidations
 from nnunet_lite.evaluation.summary import load_summary_json
-from nnunet_lite.exceptions import DatasetError, PathError
+from nnunet_lite.exceptions import ArgumentError, DatasetError, PathError
 from nnunet_lite.model_selection.accumulate_cv_results import (
     accumulate_cv_results,
     command_for_missing_validation,
@@ -26,15 +27,18 @@ from nnunet_lite.model_selection.accumulate_cv_results import (
     validation_cases,
 )
 from nnunet_lite.model_selection.inference_instructions import write_inference_information
-from nnunet_lite.models.model_names import Fold, folds_tuple_to_string, get_output_folder
+from nnunet_lite.models.model_names import Fold, folds_tuple_to_string, get_output_folder, parse_model_folder_name
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_results
 from nnunet_lite.plans.plans_manager import PlansManager, available_plans
-from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
+from nnunet_lite.plans.raw_dataset import dataset_name_to_id, maybe_convert_to_dataset_name
 from nnunet_lite.postprocessing.remove_connected_components import determine_postprocessing
-from nnunet_lite.utilities.files import load_json, subfiles
+from nnunet_lite.training.splits import NUMBER_OF_FOLDS
+from nnunet_lite.utilities.files import load_json, subdirs, subfiles
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.temporary_names import remove_abandoned_files
 from nnunet_lite.utilities.wording import counted
+
+_EXAMPLES = 5  # models named in a message
 
 default_trained_models = tuple(
     {"plans": "nnUNetPlans", "configuration": configuration, "trainer": "nnUNetTrainer"}
@@ -121,6 +125,7 @@ def find_best_configuration(
         best.folder / "dataset.json",
         num_processes,
         keep_postprocessed_files=True,
+        expect_all="all" in folds or len(folds) >= NUMBER_OF_FOLDS,
     )
     processed = load_summary_json(best.folder / "postprocessed" / "summary.json")
     information = {
@@ -155,12 +160,12 @@ def _candidates(dataset_name: str, models: Sequence[Mapping[str, str]]) -> list[
         PathError: a model that is planned is not trained.
         DatasetError: none is left.
     """
-    found, missing = [], []
+    found, missing, left_out = [], [], []
     for model in models:
         plans = nnUNet_preprocessed / dataset_name / f"{model['plans']}.json"
         known = PlansManager(load_json(plans)).available_configurations if plans.is_file() else []
         if model["configuration"] not in known:
-            logger.info("%s has no configuration %s: it is left out", plans, model["configuration"])
+            left_out.append((plans, model["configuration"]))
             continue
         folder = Path(get_output_folder(dataset_name, model["trainer"], model["plans"], model["configuration"]))
         try:
@@ -169,20 +174,40 @@ def _candidates(dataset_name: str, models: Sequence[Mapping[str, str]]) -> list[
             missing.append(str(error))
         found.append(Candidate(model["trainer"], model["plans"], model["configuration"], folder))
     if missing:
-        raise PathError("\n".join([*missing, "or leave it out: name the others with -c, -p and -tr"]))
+        others = _others_trained(dataset_name, models)
+        there = f"; trained are {', or '.join(others)}" if others else ""
+        raise PathError("\n".join([*missing, f"or leave it out: name the others with -c, -p and -tr{there}"]))
     if not found:
         raise DatasetError(_nothing_planned(dataset_name, models))
+    for plans, configuration in left_out:
+        logger.info("%s has no configuration %s: it is left out", plans, configuration)
     return found
+
+
+def _others_trained(dataset_name: str, models: Sequence[Mapping[str, str]]) -> list[str]:
+    """Flags that name what other trainers, or this one with other settings, have trained of this dataset."""
+    asked = {(model["trainer"], model["plans"]) for model in models}
+    folder = Path(os.fspath(nnUNet_results), dataset_name)
+    there: dict[tuple[str, str], list[str]] = {}
+    for name in subdirs(folder, join=False) if folder.is_dir() else []:
+        with suppress(ArgumentError):  # no model
+            trainer, plans, configuration = parse_model_folder_name(name)
+            if (trainer, plans) not in asked:
+                there.setdefault((trainer, plans), []).append(configuration)
+    return [f"-tr {trainer} -p {plans} -c {' '.join(names)}" for (trainer, plans), names in there.items()][:_EXAMPLES]
 
 
 def _nothing_planned(dataset_name: str, models: Sequence[Mapping[str, str]]) -> str:
     wanted = sorted({f"{model['plans']}, {model['configuration']}" for model in models})
     folder = Path(nnUNet_preprocessed / dataset_name)
     plans = available_plans(folder) if folder.is_dir() else []
+    if not plans:
+        number = dataset_name_to_id(dataset_name)
+        return f"{dataset_name} is not planned yet (no plans in {folder}): nnUNetv2_plan_and_preprocess -d {number}"
     there = [f"{name} ({', '.join(PlansManager(folder / f'{name}.json').available_configurations)})" for name in plans]
     return (
         f"No model of {dataset_name} to compare: asked for {' or '.join(wanted)}, planned are in {folder}: "
-        f"{', '.join(there) or 'none'}; name them with -p and -c"
+        f"{', '.join(there)}; name them with -p and -c"
     )
 
 

@@ -16,6 +16,8 @@ from nnunet_lite.plans.raw_dataset import dataset_name_to_id
 if TYPE_CHECKING:
     from nnunet_lite.model_selection.dataset_status import ConfigurationStatus, DatasetStatus, ModelStatus
 
+NOTHING_TO_DO = "put images and labels into nnUNet_raw, or install a model"
+
 _DEFAULT_FOLDS = 5  # that commands look for by themselves
 
 
@@ -31,7 +33,7 @@ def next_command(status: DatasetStatus) -> str:
         or _comparison(status)
         or _waiting(status)
         or _prediction(status)
-        or "put images and labels into nnUNet_raw, or install a model"
+        or NOTHING_TO_DO
     )
 
 

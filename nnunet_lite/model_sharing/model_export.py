@@ -22,7 +22,8 @@ from nnunet_lite.utilities.wording import counted
 from nnunet_lite.version import __version__
 
 _CHUNK = 2**20
-_POSTPROCESSING = ("summary.json", "postprocessing.pkl", "postprocessing.json")
+_SHOWN = 5  # files named in a message
+_POSTPROCESSING = ("summary.json", "postprocessing.pkl", "postprocessing.json", "plans.json", "dataset.json")
 _INFERENCE_KEYS = ("network_weights", "trainer_name", "init_args", "inference_allowed_mirroring_axes")
 _OF_DATASET = ("inference_information.json", "inference_instructions.txt")
 
@@ -81,14 +82,32 @@ def export_pretrained_model(
     wanted += [_Entry(root / dataset / name, False) for name in _OF_DATASET]
     missing = [str(entry.file) for entry in wanted if entry.required and not entry.file.is_file()]
     if missing:
-        is_are = "is" if len(missing) == 1 else "are"
-        advice = "" if not strict else "; --not_strict packs what there is" if _optional(missing) else ""
-        raise PathError(
-            "\n".join([f"{counted(len(missing), 'file')} of these models {is_are} missing{advice}:", *missing])
-        )
+        raise PathError(_report(missing, present, folds, save_checkpoints, strict))
     files = [entry.file for entry in wanted if entry.file.is_file()]
     _write(Path(output_file), root, dataset, files, inference_only)
-    logger.info("Packed %d models into %s", len(present), output_file)
+    logger.info("Packed %s into %s", counted(len(present), "model"), output_file)
+
+
+def _has(model: Path, fold: Fold, checkpoints: Sequence[str]) -> bool:
+    return all((model / f"fold_{fold}" / name).is_file() for name in checkpoints)
+
+
+def _report(
+    missing: Sequence[str], models: Sequence[Path], folds: Sequence[Fold], checkpoints: Sequence[str], strict: bool
+) -> str:
+    """What is missing, and with which flags the rest is packed."""
+    there = [fold for fold in folds if all(_has(model, fold, checkpoints) for model in models)]
+    absent = {f"fold_{fold}" for fold in folds if fold not in there}
+    others = [name for name in missing if absent.isdisjoint(Path(name).parts)]
+    advice = []
+    if there and absent:
+        advice.append(f"-f {' '.join(map(str, there))} packs the folds that are there")
+    if strict and others and _optional(others) and (there or not absent):
+        advice.append("--not_strict packs what there is")
+    is_are = "is" if len(missing) == 1 else "are"
+    text = "; ".join([f"{counted(len(missing), 'file')} of these models {is_are} missing", *advice])
+    more = [f"and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else []
+    return "\n".join([f"{text}:", *missing[:_SHOWN], *more])
 
 
 def _optional(missing: Sequence[str]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, StorageError, nnUNetError
 from nnunet_lite.model_sharing.archive_check import MANIFEST, checked_members
+from nnunet_lite.model_sharing.installed_instructions import adapt_instructions
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.utilities.files import PathLike, load_json, storage_errors
 from nnunet_lite.utilities.logging import logger
@@ -56,6 +57,7 @@ def install_model_from_zip_file(zip_file: PathLike, overwrite: bool = False) -> 
                 sums = dict(_extract(archive, members, folder))
                 _check_manifests(folder, sums)
                 models = _check_models(folder)
+                adapt_instructions(folder, results)
                 return _move(folder, models, results, overwrite)
     except nnUNetError:
         raise

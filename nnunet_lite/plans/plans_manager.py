@@ -28,6 +28,13 @@ PREPROCESSING_DOCUMENT_KEYS = (
     "foreground_intensity_properties_per_channel",
 )
 
+# of the planners whose default plans have these names; that of nnUNetPlans needs no naming
+PLANNERS_OF_PLANS = {
+    "nnUNetResEncUNetMPlans": "nnUNetPlannerResEncM",
+    "nnUNetResEncUNetLPlans": "nnUNetPlannerResEncL",
+    "nnUNetResEncUNetXLPlans": "nnUNetPlannerResEncXL",
+}
+
 
 def available_plans(folder: PathLike) -> list[str]:
     """Identifiers of the plans files of a preprocessed dataset's folder, for example ["nnUNetPlans"]."""
@@ -39,14 +46,16 @@ def plans_file(dataset_name: str, plans_identifier: str) -> Path:
     folder = nnUNet_preprocessed / dataset_name
     file = folder / f"{plans_identifier}.json"
     if not file.is_file():
-        command = f"make them first: nnUNetv2_plan_and_preprocess -d {dataset_name}"
+        planner = PLANNERS_OF_PLANS.get(plans_identifier)
+        made_by = "" if planner is None else f" -pl {planner}"
+        command = f"make them first: nnUNetv2_plan_and_preprocess -d {dataset_name}{made_by}"
         if not Path(nnUNet_preprocessed).is_dir():
             raise PlansError(
                 f"{dataset_name} has no plans {plans_identifier!r}: there is no folder "
                 f"nnUNet_preprocessed={nnUNet_preprocessed}; correct the variable, or {command}"
             )
         existing = available_plans(folder)
-        close = difflib.get_close_matches(plans_identifier, existing, 1)
+        close = difflib.get_close_matches(plans_identifier, existing if planner is None else [], 1)
         hint = f"did you mean {close[0]}? Else " if close else ""
         raise PlansError(
             f"{dataset_name} has no plans {plans_identifier!r} (in {folder}: {', '.join(existing) or 'none'}); "

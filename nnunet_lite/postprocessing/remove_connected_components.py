@@ -39,6 +39,7 @@ from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 from nnunet_lite.utilities.replaced_folders import replace_folder
 from nnunet_lite.utilities.temporary_names import remove_abandoned_files, temporary_folder
+from nnunet_lite.utilities.wording import counted
 
 __all__ = [
     "apply_postprocessing",
@@ -92,6 +93,8 @@ def determine_postprocessing(
     dataset_json_file_or_dict: Documents,
     num_processes: int | None = None,
     keep_postprocessed_files: bool = True,
+    *,
+    expect_all: bool = True,
 ) -> tuple[list[Callable[..., Any]], list[dict[str, Any]]]:
     """Find out where removing all but the largest component raises the Dice (nnU-Net v2 2.8.1 rules, spec 03, 6.6).
 
@@ -105,6 +108,7 @@ def determine_postprocessing(
         plans_file_or_dict, dataset_json_file_or_dict: None takes those that lie beside the predictions.
         num_processes: background processes, 0 for none; fewer are used where starting one takes longer than the work.
         keep_postprocessed_files: False leaves out the sub-folder.
+        expect_all: warn of references without a prediction; False for some of the folds.
 
     Returns:
         The functions to apply in order, and the arguments of each.
@@ -121,8 +125,9 @@ def determine_postprocessing(
     folder = _Folder.open(folder_predictions, plans_file_or_dict, dataset_json_file_or_dict)
     pairs = pair_files(Path(folder_ref), folder.path, folder.file_ending, chill=True)
     missing = len(subfiles(folder_ref, folder.file_ending)) - len(pairs)
-    if missing:
-        logger.warning("%d references in %s have no prediction in %s", missing, folder_ref, folder.path)
+    if missing and expect_all:
+        have = "has" if missing == 1 else "have"
+        logger.warning("%s in %s %s no prediction in %s", counted(missing, "reference"), folder_ref, have, folder.path)
     files = [prediction for _, _, prediction in pairs]
     processes = _worthwhile(num_processes, files, folder.reader)
     found = _decide(folder, pairs, processes)

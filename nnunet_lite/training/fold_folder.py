@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any
 from nnunet_lite.exceptions import ArgumentError, CheckpointError
 from nnunet_lite.utilities.files import PathLike, storage_errors
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.temporary_names import process_exists
 
 FINAL, LATEST, BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"
 
 _EARLIER = "previous_"  # of a run that was started anew, until the new one has finished
 _LOCK = ".in_use"
+_OWNER = re.compile(r"process (\d+) on (.*)")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems that have none
 
 
@@ -62,6 +65,26 @@ def set_aside(folder: PathLike) -> list[str]:
     return renamed
 
 
+@contextlib.contextmanager
+def put_back_on_failure(folder: PathLike) -> Iterator[None]:
+    """Within the block `set_aside` may be called; what it renamed gets its name back if no new checkpoint follows.
+
+    A training that fails before it has written any leaves the fold as it was.
+    """
+    folder = Path(folder)
+    before = [name for name in (FINAL, LATEST, BEST) if (folder / name).is_file()]
+    try:
+        yield
+    except BaseException:
+        aside = [name for name in before if (folder / (_EARLIER + name)).is_file()]
+        if aside and not any((folder / name).is_file() for name in (FINAL, LATEST, BEST)):
+            with contextlib.suppress(OSError):
+                for name in aside:
+                    os.replace(folder / (_EARLIER + name), folder / name)
+                logger.warning("The new training has saved nothing: %s of the earlier one are back", ", ".join(aside))
+        raise
+
+
 def remove_superseded(folder: PathLike) -> None:
     """Remove what a finished training no longer needs: checkpoint_latest, and the earlier run's checkpoints."""
     for name in (LATEST, *(_EARLIER + name for name in (FINAL, LATEST, BEST))):
@@ -100,6 +123,18 @@ def in_use(folder: PathLike) -> Iterator[None]:
             if path not in existed:
                 with contextlib.suppress(OSError):
                     path.rmdir()
+
+
+def is_in_use(folder: PathLike) -> bool | None:
+    """Whether a training of ours works in a fold; None where it cannot be told: on another machine, Windows."""
+    try:
+        text = Path(folder, _LOCK).read_text(errors="replace")
+    except OSError:
+        return False if os.name == "posix" else None
+    match = _OWNER.fullmatch(text.strip())
+    if match is None or match[2] != platform.node():
+        return None
+    return process_exists(int(match[1]))
 
 
 def _locked(path: Path) -> int:

@@ -94,7 +94,7 @@ def _fits(trainer: Any, key: str) -> bool:
 
 def _neighbours(model: Path) -> str:
     """Which models of the same plans and stage there are instead, the most similar first."""
-    others = _other_trainers(model)
+    others = other_trainers(model)
     if not others:
         return "no other trainer has one; "
     wanted = parse_model_folder_name(model.name).trainer
@@ -151,7 +151,7 @@ def _validation_folds(trainer: Any) -> dict[str, int]:
     return {key: fold for fold, split in reversed(list(enumerate(content))) for key in split["val"]}
 
 
-def _other_trainers(model: Path) -> list[str]:
+def other_trainers(model: Path) -> list[str]:
     """First parts of the names of all other models of the same plans and configuration."""
     _, plans, stage = parse_model_folder_name(model.name)
     ending = model_folder_name("", plans, stage)
@@ -163,6 +163,6 @@ def _complete_elsewhere(trainer: Any, folder: Path, wanted: Sequence[str]) -> li
     """Other trainers whose previous stage, of the same plans, has predicted everything."""
     model = folder.parent.parent
     _, plans, stage = parse_model_folder_name(model.name)
-    there = {name: model.parent / model_folder_name(name, plans, stage) for name in _other_trainers(model)}
+    there = {name: model.parent / model_folder_name(name, plans, stage) for name in other_trainers(model)}
     below = Path(NEXT_STAGE_FOLDER, trainer.configuration_name)
     return [name for name, other in there.items() if not _missing(other / below, wanted)]

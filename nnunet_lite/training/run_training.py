@@ -11,6 +11,7 @@ import torch
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, DatasetError
 from nnunet_lite.models.checkpoint import load_checkpoint
+from nnunet_lite.models.model_names import model_folder_name, parse_model_folder_name
 from nnunet_lite.paths import nnUNet_preprocessed
 from nnunet_lite.plans.plans_manager import load_plans, plans_file
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
@@ -22,9 +23,9 @@ from nnunet_lite.training.load_pretrained_weights import load_pretrained_weights
 from nnunet_lite.training.logging.log_file import messages_in_log
 from nnunet_lite.training.misspelled_names import warn_of_misspelled_names
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import CUDA, nnUNetTrainer
-from nnunet_lite.training.overrides import warn_of_other_settings
+from nnunet_lite.training.overrides import trainer_and_flags, warn_of_other_settings
 from nnunet_lite.training.pretraining_choice import PretrainingChoice, require_pretrained_trainer
-from nnunet_lite.training.previous_stage import require_previous_stage, take_previous_stage_from
+from nnunet_lite.training.previous_stage import other_trainers, require_previous_stage, take_previous_stage_from
 from nnunet_lite.training.trainer_names import find_trainer
 from nnunet_lite.training.users_trainer import named_failures
 from nnunet_lite.utilities.device import resolve_device, set_num_threads
@@ -102,7 +103,8 @@ def run_training(
     set_determinism(trainer.deterministic, device)
     lock = fold_folder.in_use(trainer.output_folder) if rank() == 0 else nullcontext()
     log = messages_in_log(trainer.log_file) if rank() == 0 else nullcontext()
-    with lock, log, named_failures(trainer):
+    kept = fold_folder.put_back_on_failure(trainer.output_folder) if rank() == 0 else nullcontext()
+    with lock, log, named_failures(trainer), kept:
         with ends_at_once("--val" if only_run_validation else "--c"):
             prepare_start(trainer, start)
         if not only_run_validation:
@@ -185,13 +187,15 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
             trainer.load_checkpoint(str(checkpoint))
             logger.info("Continuing from %s: %s", checkpoint, _place(trainer))
             return
-        logger.warning("--c: there is nothing to continue in %s; starting a new training", folder)
+        logger.warning(
+            "--c: there is nothing to continue in %s; starting a new training%s", folder, _with_other_settings(trainer)
+        )
     elif final.is_file() and not start.overwrite:
         raise CheckpointError(
             f"{folder} holds a finished training; validate it with --val (with checkpoint_best: --val --val_best), "
             "repeat its end with --c, or train again with --overwrite"
         )
-    if trainer.is_cascaded:
+    if trainer.is_cascaded or fold_folder.checkpoints_to_continue(folder):  # refused before they are put aside
         training, validation = trainer.do_split()
         require_previous_stage(trainer, training + validation)
     trainer.initialize()
@@ -208,11 +212,24 @@ def prepare_start(trainer: nnUNetTrainer, start: Start) -> None:
         )
 
 
+def _with_other_settings(trainer: nnUNetTrainer) -> str:
+    """End of a message: trainings of this fold by the same trainer whose settings are other ones."""
+    fold = Path(trainer.output_folder)
+    found = []
+    for name in other_trainers(fold.parent):
+        of, flags = trainer_and_flags(name)
+        beside = model_folder_name(name, *parse_model_folder_name(fold.parent.name)[1:])
+        if of == type(trainer).__name__ and fold_folder.checkpoints_to_continue(fold.parents[1] / beside / fold.name):
+            found.append(f"{beside} ({' '.join(flags) or 'without such flags'})")
+    return f"; to continue another one, give its flags: {', '.join(found)}" if found else ""
+
+
 def _place(trainer: nnUNetTrainer) -> str:
     """Where a training stands."""
     epoch, done = trainer.current_epoch, len(trainer.epoch_outputs)
     if epoch >= trainer.num_epochs:
-        return f"all {epoch} epochs are done, its end and the final validation are repeated"
+        done_epochs = "its one epoch is" if epoch == 1 else f"all {epoch} epochs are"
+        return f"{done_epochs} done, its end and the final validation are repeated"
     within = f", iteration {done} of {trainer.num_iterations_per_epoch}" if done else ""
     return f"epoch {epoch} of {trainer.num_epochs}{within}"
 

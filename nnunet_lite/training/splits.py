@@ -13,6 +13,7 @@ from nnunet_lite.configuration import SPLITS_SEED
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.utilities.files import load_json, save_json
 from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.wording import counted
 
 SPLITS_FILE = "splits_final.json"
 NUMBER_OF_FOLDS = 5
@@ -156,8 +157,9 @@ def _check_cases(train: list[str], val: list[str], known: set[str], where: str) 
     missing = sorted(set(train + val) - known)
     if missing:
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        have = "has" if len(missing) == 1 else "have"
         raise DatasetError(
-            f"{where}: {len(missing)} cases have no preprocessed data ({names}); "
+            f"{where}: {counted(len(missing), 'case')} {have} no preprocessed data ({names}); "
             "run nnUNetv2_preprocess (finished cases are kept), or correct the file (deleting it makes a new split)"
         )
     if not train:
@@ -168,7 +170,8 @@ def _check_cases(train: list[str], val: list[str], known: set[str], where: str) 
     overlap = sorted(set(train) & set(val))
     if overlap:
         names = ", ".join(overlap[:5]) + (", ..." if len(overlap) > 5 else "")
+        s = "s" if len(overlap) == 1 else ""
         raise DatasetError(
-            f"{where}: {len(overlap)} cases both train and validate ({names}), so that the validation would mislead; "
-            "take them out of one of the two lists, or train on all cases with fold 'all'"
+            f"{where}: {counted(len(overlap), 'case')} both train{s} and validate{s} ({names}), so that the validation "
+            "would mislead; take them out of one of the two lists, or train on all cases with fold 'all'"
         )

@@ -63,10 +63,11 @@ def _machine() -> str:
 
 def _is_abandoned(name: str) -> bool:
     match = _NAME.match(name)
-    return match is not None and match[1] == _machine() and not _exists(int(match[2], 16))
+    return match is not None and match[1] == _machine() and not process_exists(int(match[2], 16))
 
 
-def _exists(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Whether a process of this machine runs; on Windows, where asking is not safe, True."""
     if os.name == "nt":
         return True  # os.kill would end it
     try:

@@ -14,8 +14,10 @@ from nnunet_lite.cli.arguments import (
     DEVICE,
     EPOCHS,
     FOLD_POSITION,
+    LABELS,
     PLANS,
     PRETRAINED_WEIGHTS,
+    STEP_SIZE,
     TRAINER,
 )
 from nnunet_lite.cli.command import command, make_parser
@@ -30,6 +32,17 @@ def test_an_unknown_flag_names_the_closest(capsys: pytest.CaptureFixture[str]) -
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "unknown flag --epoches, did you mean --epochs?" in error
+
+
+def test_a_word_in_place_of_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = make_parser("nnUNetv2_evaluate_simple", "", LABELS, STEP_SIZE)
+    for given, said in (
+        (["-l", "1", "two"], "-l two: expected a whole number"),
+        (["-l", "1", "-step_size", "half"], "-step_size half: expected a number"),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(given)
+        assert capsys.readouterr().err == f"nnUNetv2_evaluate_simple: {said} (see nnUNetv2_evaluate_simple -h)\n"
 
 
 def test_a_variant_leaves_the_original_alone() -> None:

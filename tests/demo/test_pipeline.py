@@ -52,9 +52,20 @@ def test_table_names_cases_structures_and_means():
 def test_a_device_that_is_not_here_is_one_line(tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert demo_entry(["--out", str(tmp_path), "--device", "cuda"]) == 2
-    assert "no CUDA GPU" in capsys.readouterr().err
+    for flag in ("--device", "-device"):
+        assert demo_entry(["--out", str(tmp_path), flag, "cuda"]) == 2
+        assert "no CUDA GPU" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_any_device_will_do(tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr("nnunet_lite.demo.pipeline.run_demo", lambda _, device: chosen.append(device.type))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for flags in ([], ["-device", "auto"], ["--device", "cpu"]):
+        assert demo_entry(["--out", str(tmp_path), *flags]) == 0
+    assert chosen == ["cpu"] * 3
 
 
 @pytest.mark.slow

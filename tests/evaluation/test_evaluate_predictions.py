@@ -161,6 +161,12 @@ def test_commands(folders, tmp_path, capsys):
     assert first["metric_per_case"][0]["metrics"]["1"]["TN"] == second["metric_per_case"][0]["metrics"]["1"]["TN"] + 1
     assert evaluate_folder_entry([*pair, "-djfile", str(tmp_path / "none.json"), "-pfile", str(documents[1])]) == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == f"Error: There is no file {tmp_path}/none.json (-djfile)"
+    assert evaluate_folder_entry([*pair, "-djfile", str(documents[1]), "-pfile", str(documents[0])]) == 2
+    swapped = f"Error: -djfile {documents[1]} has no 'labels'; are -djfile and -pfile swapped?"
+    assert capsys.readouterr().err.strip().splitlines()[-1] == swapped
+    (tmp_path / "broken.json").write_text("{")
+    assert evaluate_folder_entry([*pair, "-djfile", str(documents[0]), "-pfile", str(tmp_path / "broken.json")]) == 2
+    assert f"-pfile {tmp_path}/broken.json is no valid JSON" in capsys.readouterr().err
 
 
 def test_evaluation_imports_no_torch(folders):

@@ -96,6 +96,7 @@ def test_other_memory_targets_are_warned_about(dataset: str, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING, "nnunet_lite"):
         nnUNetPlannerResEncXL(dataset, 40)
         ResEncUNetPlanner(dataset, 20)
+        nnUNetPlannerResEncM(dataset, 16, plans_name="nnUNetResEncUNetPlans_16G")
     assert caplog.text == ""
     with caplog.at_level(logging.WARNING, "nnunet_lite"):
         nnUNetPlannerResEncL(dataset, 20)

@@ -20,6 +20,7 @@ MORE = {
     "nnUNetv2_preprocess": ["-np", "0", "--no_pbar"],
     "nnUNetv2_train": ["-device", "cpu", "--precision", "float32"],
     "nnUNetv2_find_best_configuration": ["-np", "0", "-device", "cpu"],
+    "nnUNetv2_predict": ["-device", "cpu", "-npp", "0", "-nps", "0"],
 }
 
 
@@ -85,6 +86,27 @@ def test_from_raw_images(
         finished,
     ]
     assert "nnUNetv2_apply_postprocessing" in (results / "inference_instructions.txt").read_text()
+    _the_instructions_of_a_shared_model(nnunet_folders, name)
+
+
+def _the_instructions_of_a_shared_model(folders: Folders, name: str) -> None:
+    """They work on another machine as they stand, but for the names of input and output."""
+    elsewhere = folders.results.with_name("elsewhere")
+    zipped = elsewhere.with_suffix(".zip")
+    succeed("nnUNetv2_export_model_to_zip", "-d", 4, "-o", zipped, "-c", "3d_fullres", "-f", 0, 1)
+    kept, images = folders.results.rename(folders.results.with_name("of_the_sender")), folders.raw / name / "imagesTr"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_results", str(elsewhere))
+        succeed("nnUNetv2_install_pretrained_model_from_zip", zipped)
+        text = (elsewhere / name / "inference_instructions.txt").read_text()
+        lines = [line for line in text.splitlines() if line.startswith("nnUNetv2_")]
+        assert [line.split()[0] for line in lines] == ["nnUNetv2_predict", "nnUNetv2_apply_postprocessing"]
+        places = {"INPUT_FOLDER": images, "OUTPUT_FOLDER": elsewhere / "out", "OUTPUT_FOLDER_PP": elsewhere / "pp"}
+        for line in lines:
+            command, *arguments = (places.get(word, word) for word in shlex.split(line))
+            succeed(command, *arguments, *MORE.get(str(command), ()))
+    assert len(list((elsewhere / "pp").glob("case_*"))) == 4
+    kept.rename(folders.results)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import Folders
 from helpers import tiny_training
-from helpers.commands import complaint, files_below, half_written, start, succeed
+from helpers.commands import complaint, files_below, half_written, run, start, succeed
 
 from nnunet_lite.utilities import files
 
@@ -45,6 +45,46 @@ def _refused(folders: Folders, capfd: Any, *words: str, command: tuple[object, .
 
 
 # plans and splits that a person has edited
+
+
+@pytest.mark.parametrize("fault", ["splits", "no validation cases", "data"])
+def test_a_training_that_is_refused_keeps_the_earlier_model(dataset: Folders, capfd: Any, fault: str) -> None:
+    folder = dataset.preprocessed / tiny_training.NAME
+    model = dataset.results / tiny_training.NAME / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0"
+    model.mkdir(parents=True)
+    for name in ("final", "best"):
+        (model / f"checkpoint_{name}.pth").write_text(name)
+    cases = list(tiny_training.CASES)
+    if fault == "splits":
+        (folder / "splits_final.json").write_text('[{"train": ["nobody"], "val": ["case_0"]}]')
+    elif fault == "no validation cases":
+        (folder / "splits_final.json").write_text(json.dumps([{"train": cases, "val": []}]))
+    else:
+        for file in (folder / "nnUNetPlans_2d").glob("case_3*.pkl"):
+            file.write_bytes(b"")
+            break
+    capfd.readouterr()
+    code = run(*TRAIN, "--overwrite")
+    assert code == 2, capfd.readouterr().err
+    assert {file.name for file in model.glob("*.pth")} == {"checkpoint_final.pth", "checkpoint_best.pth"}
+    assert (model / "checkpoint_final.pth").read_text() == "final"
+    if fault == "splits":
+        assert "Starting anew" not in capfd.readouterr().err
+
+
+def test_a_training_of_other_settings_is_named(dataset: Folders, capfd: Any) -> None:
+    folder = dataset.results / tiny_training.NAME
+    for name in ("nnUNetTrainer_e7_s1", "Other_e7"):
+        fold = folder / f"{name}__nnUNetPlans__2d" / "fold_0"
+        fold.mkdir(parents=True)
+        (fold / "checkpoint_latest.pth").touch()
+    (dataset.preprocessed / tiny_training.NAME / "splits_final.json").write_text("[]")  # ends it early
+    assert run(*TRAIN, "--c") == 2
+    error = capfd.readouterr()
+    text = " ".join((error.out + error.err).split())
+    flags = "nnUNetTrainer_e7_s1__nnUNetPlans__2d (--epochs 7 --seed 1)"
+    assert f"starting a new training; to continue another one, give its flags: {flags}" in text
+    assert "Other_e7" not in text
 
 
 def _edit_plans(folders: Folders, **changes: Any) -> None:
@@ -96,7 +136,7 @@ def test_missing_folders(dataset: Folders, capfd: Any) -> None:
     [
         ('[{"train": ["case_0"', ["splits_final.json", "no valid JSON"]),
         ('[{"train": ["case_0", "patient_7"], "val": ["case_1"]}]', ["patient_7", "split 0"]),
-        ('[{"train": ["case_0", "case_1"], "val": ["case_1"]}]', ["case_1", "both train and validate", "'all'"]),
+        ('[{"train": ["case_0", "case_1"], "val": ["case_1"]}]', ["case_1", "both trains and validates", "'all'"]),
         ('[{"train": ["case_0"], "val": []}]', ["no validation cases"]),
     ],
 )

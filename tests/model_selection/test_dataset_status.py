@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from helpers.crossvalidations import NAME, documents, make_model, make_reference
 
 from nnunet_lite.model_selection.dataset_status import dataset_status
 from nnunet_lite.model_selection.find_best_configuration import find_best_configuration
+from nnunet_lite.training.fold_folder import in_use
 
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
@@ -64,8 +69,9 @@ def test_every_step(nnunet_folders: Folders) -> None:
     (model / "fold_1" / "checkpoint_final.pth").rename(model / "fold_1" / "checkpoint_latest.pth")
     says(f"nnUNetv2_train {NAME} 3d_fullres 1 --c --npz")
     (model / "fold_1" / "metrics.jsonl").write_text('{"epoch": 0}\n{"epoch": 1}\n{"epo')
-    fold = dataset_status(NAME).models[0].folds[1]
-    assert (fold.state, fold.epoch, fold.dice) == ("in training", 2, None)
+    with in_use(model / "fold_1"):
+        fold = dataset_status(NAME).models[0].folds[1]
+        assert (fold.state, fold.epoch, fold.dice) == ("in training", 2, None)
     os.utime(model / "fold_1" / "metrics.jsonl", (time.time() - 9999,) * 2)
     assert dataset_status(NAME).models[0].folds[1].state == "interrupted"
 
@@ -95,6 +101,30 @@ def test_damaged_documents_are_said(nnunet_folders: Folders, capsys: pytest.Capt
     (nnunet_folders.preprocessed / NAME / "nnUNetPlans.json").write_text('{"configurations": 3}')
     assert run("nnUNetv2_status", "-d", "41") == 0
     assert "  faults: " in capsys.readouterr().out
+
+
+def test_a_training_that_was_stopped_a_moment_ago(nnunet_folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, preprocessed, results = nnunet_folders
+    make_references(raw, preprocessed, documents())
+    model = make_model(results, raw / NAME / "labelsTr", "3d_fullres", 30, documents())
+    fold = model / "fold_1"
+    shutil.rmtree(fold / "validation")
+    (fold / "checkpoint_final.pth").rename(fold / "checkpoint_latest.pth")
+
+    def state() -> str:
+        return dataset_status(NAME).models[0].folds[1].state
+
+    (fold / "training_log_2026.txt").write_text("2026-01-01 10:00:00.1: Epoch 0 \n")
+    assert state() == "in training"  # of upstream, whose trainings hold no lock
+    (fold / "debug.json").write_text('{"nnunet_lite_version": "1"}')
+    assert state() == "interrupted"
+    (fold / "metrics.jsonl").write_text('{"epoch": 0}\n{"epoch": 1}\n')
+    (fold / ".in_use").write_text(f"process {os.getpid()} on another-{platform.node()}")
+    assert state() == "in training"
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=subprocess.PIPE, check=True)
+    (fold / ".in_use").write_text(f"process {int(ended.stdout)} on {platform.node()}")
+    assert run("nnUNetv2_status", "-d", NAME) == 0
+    assert "fold 1: stopped after 2 epochs\n" in capsys.readouterr().out
 
 
 def test_all_datasets(nnunet_folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,3 +163,36 @@ def test_epochs_that_cannot_be_are_passed_over(nnunet_folders: Folders, epoch: s
     (model / "fold_1" / "training_log_2026.txt").write_text(f"2026-01-01 10:00:00.1: Epoch {'9' * 5000}\n")
     folds = dataset_status(NAME).models[0].folds
     assert folds[0].epoch == 4 and folds[1].epoch == 10**9
+
+
+def test_raw_images_with_a_fault(nnunet_folders: Folders) -> None:
+    raw_images(nnunet_folders.raw)
+    folder = nnunet_folders.raw / NAME
+    (folder / "imagesTs").mkdir()
+    document = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**document, "file_ending": ".nrrd"}))
+    status = dataset_status(NAME)
+    assert status.next_command == "nnUNetv2_check_dataset -d 41"
+    fault = f'no image in {folder}/imagesTr ends in .nrrd ("file_ending" of dataset.json): case_0_0000.nii.gz'
+    assert status.fault == fault
+    (folder / "dataset.json").unlink()
+    status = dataset_status(NAME)
+    assert status.next_command == "nnUNetv2_check_dataset -d 41"
+    assert (status.fault or "").count(f"There is no {folder}/dataset.json; every dataset needs it") == 1
+
+
+def test_folders_that_are_not_there(
+    nnunet_folders: Folders, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("nnUNet_raw", str(nnunet_folders.raw / "nope"))
+    monkeypatch.delenv("nnUNet_results")
+    assert run("nnUNetv2_status") == 0
+    said = capsys.readouterr().out
+    assert f"  nnUNet_raw={nnunet_folders.raw}/nope: there is no such folder; make it, or " in said
+    assert "export nnUNet_raw=/path/to/nnUNet_raw\n" in said
+    assert "  nnUNet_results is not set; " in said and "export nnUNet_results=/path/to" in said
+    assert "nnUNet_preprocessed is not set" not in said and "nnUNet_preprocessed=" not in said
+    (nnunet_folders.preprocessed / NAME).mkdir()
+    assert run("nnUNetv2_status") == 0
+    said = capsys.readouterr().out
+    assert f"nnUNet_raw={nnunet_folders.raw}/nope" in said and "is not set" not in said

@@ -11,10 +11,12 @@ import pytest
 from conftest import Folders
 from helpers.crossvalidations import LABELS, NAME, documents, make_model, make_references, write_labels
 
+from nnunet_lite.cli.status import _lines
 from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
 from nnunet_lite.evaluation.summary import load_summary_json
 from nnunet_lite.exceptions import DatasetError, PathError
 from nnunet_lite.model_selection.accumulate_cv_results import accumulate_cv_results, train_command
+from nnunet_lite.model_selection.dataset_status import dataset_status
 from nnunet_lite.model_selection.find_best_configuration import Candidate, find_best_configuration
 
 FULLRES, LOWRES = "nnUNetTrainer__nnUNetPlans__3d_fullres", "nnUNetTrainer__nnUNetPlans__3d_lowres"
@@ -209,3 +211,29 @@ def test_plans_and_configurations_there_are(nnunet_folders: Folders) -> None:
     prepare(nnunet_folders, {"3d_fullres": 3})
     with pytest.raises(DatasetError, match=r"asked for nnUNetPlans, 3dfullres, planned are .*: nnUNetPlans \(2d, 3d_"):
         find("3dfullres")
+
+
+def test_nothing_is_planned(nnunet_folders: Folders, caplog: pytest.LogCaptureFixture) -> None:
+    (nnunet_folders.raw / NAME).mkdir()
+    with pytest.raises(DatasetError, match=r"not planned yet \(no plans in .*\): nnUNetv2_plan_and_preprocess -d 41$"):
+        find("2d", "3d_fullres")
+    assert caplog.text == ""
+
+
+def test_models_of_other_trainers_are_named(nnunet_folders: Folders) -> None:
+    results = prepare(nnunet_folders, {"3d_fullres": 3})
+    (results / FULLRES).rename(results / FULLRES.replace("Trainer_", "Trainer_e20_"))
+    with pytest.raises(PathError, match=r"; trained are -tr nnUNetTrainer_e20 -p nnUNetPlans -c 3d_fullres$"):
+        find("3d_fullres")
+
+
+def test_some_of_the_folds(nnunet_folders: Folders, caplog: pytest.LogCaptureFixture) -> None:
+    results = prepare(nnunet_folders, {"3d_fullres": 3})
+    find_best_configuration(41, models("3d_fullres"), num_processes=0, folds=(0,))
+    assert "no prediction in" not in caplog.text
+    (nnunet_folders.preprocessed / NAME / "splits_final.json").write_text("[{}, {}]")
+    status = dataset_status(NAME)
+    assert status.compared_folds == [0] and status.chosen == [results.joinpath(FULLRES).name]
+    assert f"  best: {FULLRES} (by fold 0 alone)" in _lines(status)
+    find("3d_fullres")
+    assert dataset_status(NAME).compared_folds == []

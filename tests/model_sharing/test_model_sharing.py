@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import shlex
 import socket
 import stat
 import subprocess
@@ -24,7 +25,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Folders
-from helpers.crossvalidations import NAME
+from helpers.crossvalidations import NAME, documents
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError, StorageError, nnUNetError
 from nnunet_lite.model_sharing import model_download
@@ -145,6 +146,55 @@ def test_documents_of_other_models_are_kept(results: Path, tmp_path: Path, monke
     assert own.read_text() == "{}"
 
 
+@pytest.mark.parametrize("sender", ["/home/x y/results/{}", r"D:\\Dataset\\{}"])
+def test_instructions_are_those_of_this_machine(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sender: str
+) -> None:
+    """Of upstream, with its absolute paths and no plans.json beside postprocessing.pkl."""
+    (results / NAME / MODEL.format("2d") / "plans.json").write_text(json.dumps(documents()["plans.json"]))
+    root, separator = sender.format(NAME), "\\" if "\\" in sender else "/"
+    merged = separator.join((root, MODEL.format("2d"), "crossval_results_folds_0_1", ""))
+    chosen = {"configuration": "2d", "plans_identifier": "nnUNetPlans", "trainer": "nnUNetTrainer"}
+    best: dict[str, Any] = {"selected_model_or_models": [chosen]}
+    best |= {"postprocessing_file": f"{merged}postprocessing.pkl", "some_plans_file": f"{merged}plans.json"}
+    information = {"best_model_or_ensemble": best, "folds": [0, 1], "dataset_name_or_id": "41"}
+    file = results / NAME / "inference_information.json"
+    file.write_text(json.dumps(information))
+    export(tmp_path / "m.zip", "2d")
+    elsewhere = tmp_path / "else where"
+    monkeypatch.setenv("nnUNet_results", str(elsewhere))
+    for _ in range(2):  # the second time nothing differs
+        (model,) = install_model_from_zip_file(tmp_path / "m.zip")
+        text = model.with_name("inference_instructions.txt").read_text()
+        words = shlex.split(text.splitlines()[-1])
+        assert words[words.index("-pp_pkl_file") + 1] == str(model / "crossval_results_folds_0_1/postprocessing.pkl")
+        assert words[words.index("-plans_json") + 1] == str(model / "plans.json")
+        assert f"nnUNetv2_predict -d {NAME} -i INPUT_FOLDER" in text
+        written = json.loads(model.with_name(file.name).read_text())["best_model_or_ensemble"]
+        assert Path(written["postprocessing_file"]).is_file() and Path(written["some_plans_file"]).is_file()
+
+
+def test_information_that_leads_elsewhere_is_not_followed(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    best = {"postprocessing_file": "x", "postprocessing_file_relative": "../../x", "some_plans_file": "y"}
+    content = json.dumps({"best_model_or_ensemble": best, "dataset_name_or_id": NAME})
+    (results / NAME / "inference_information.json").write_text(content)
+    export(tmp_path / "m.zip", "2d")
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "elsewhere"))
+    install_model_from_zip_file(tmp_path / "m.zip")
+    assert "leads out of the folder of its dataset" in caplog.text
+    assert (tmp_path / "elsewhere" / NAME / "inference_information.json").read_text() == content
+
+
+def test_documents_beside_the_postprocessing_are_packed(results: Path, tmp_path: Path) -> None:
+    merged = results / NAME / MODEL.format("2d") / "crossval_results_folds_0_1"
+    for name in ("plans.json", "dataset.json"):
+        (merged / name).write_text("{}")
+    names = export(tmp_path / "m.zip", "2d")
+    assert {f"{merged.relative_to(results)}/{name}" for name in ("plans.json", "dataset.json")} <= set(names)
+
+
 def test_what_a_killed_installation_left_goes(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(tmp_path / "m.zip", "2d")
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "elsewhere"))
@@ -179,8 +229,12 @@ def test_what_is_missing(results: Path, tmp_path: Path) -> None:
     names = export(tmp_path / "m.zip", "2d", "3d_lowres", strict=False)
     assert f"{NAME}/{MODEL.format('2d')}/fold_0/checkpoint_final.pth" in names
     (results / NAME / MODEL.format("2d") / "fold_1" / "checkpoint_final.pth").unlink()
-    with pytest.raises(PathError, match=r"is missing:\n.*fold_1/checkpoint_final.pth"):
+    with pytest.raises(PathError, match=r"is missing; -f 0 packs the folds .*:\n.*fold_1/checkpoint_final.pth$"):
         export(tmp_path / "n.zip", "2d", strict=False)
+    with pytest.raises(PathError, match=r"^14 files .* missing; -f 0 packs .*; --not_strict packs .*:\n") as caught:
+        export(tmp_path / "n.zip", "2d", folds=(0, 1, 2, 3, 4, "all"))
+    assert len(str(caught.value).splitlines()) == 7 and str(caught.value).endswith("\nand 9 more")
+    assert export(tmp_path / "o.zip", "2d", folds=(0,), strict=False)
     with pytest.raises(PathError, match="None of the models exists"):
         export(tmp_path / "n.zip", "3d_lowres", strict=False)
     with pytest.raises(StorageError, match="is a folder, expected the name of a file"):

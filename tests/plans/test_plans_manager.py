@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from nnunet_lite.exceptions import ExtensionError, PlansError
+from nnunet_lite.extensions import find_class
 from nnunet_lite.plans.label_manager import LabelManager
-from nnunet_lite.plans.plans_manager import PlansManager, available_plans, plans_file
+from nnunet_lite.plans.plans_manager import PLANNERS_OF_PLANS, PlansManager, available_plans, plans_file
 
 
 def make_plans(**configurations: Any) -> dict[str, Any]:
@@ -213,6 +214,13 @@ def test_plans_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         plans_file(folder.name, "nnUNetPlan")
     with pytest.raises(PlansError, match=r": nnUNetPlans, small\); make them first: nnU"):
         plans_file(folder.name, "other")
+    for name, planner in PLANNERS_OF_PLANS.items():
+        with pytest.raises(
+            PlansError,
+            match=rf"small\); make them first: nnUNetv2_plan_and_preprocess -d {folder.name} -pl {planner}$",
+        ):
+            plans_file(folder.name, name)
+        assert find_class("planner", planner).default_plans_name == name
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "nope"))
     with pytest.raises(
         PlansError, match=r"there is no folder nnUNet_preprocessed=.*nope; correct the variable, or mak"

@@ -217,7 +217,7 @@ def test_missing_predictions_are_warned_of(folders: Folders, caplog: pytest.LogC
     folders.write("b", organs(), organs())
     (folders.predictions / "b.nii.gz").unlink()
     determine_postprocessing(*folders, None, None, num_processes=0)
-    assert "1 references in" in caplog.text and "have no prediction" in caplog.text
+    assert "1 reference in" in caplog.text and "has no prediction" in caplog.text
 
 
 def test_workers_decide_alike(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:

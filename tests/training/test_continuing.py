@@ -17,7 +17,7 @@ from nnunet_lite.exceptions import CheckpointError, StorageError
 from nnunet_lite.models.checkpoint import load_checkpoint, save_checkpoint
 from nnunet_lite.training.interruption import TrainingInterrupted
 from nnunet_lite.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunet_lite.training.run_training import Start, prepare_start
+from nnunet_lite.training.run_training import Start, _place, prepare_start
 
 CPU = torch.device("cpu")
 MIDDLE, BEFORE_VALIDATION, VALIDATION, BORDER = ("train", 2), ("train", 3), ("validation", 1), ("validation", 2)
@@ -302,3 +302,11 @@ def test_an_epoch_that_is_continued_lasts_as_long_as_its_parts(dataset: Folders)
         again.on_epoch_start()
         spent = time.time() - again.logger.get_value("epoch_start_timestamps", epoch)
         assert earlier <= spent < earlier + 100
+
+
+def test_where_a_training_stands(dataset: Folders) -> None:
+    trainer = _trainer("2d")
+    trainer.num_epochs = trainer.current_epoch = 1
+    assert _place(trainer) == "its one epoch is done, its end and the final validation are repeated"
+    trainer.num_epochs = trainer.current_epoch = 2
+    assert _place(trainer).startswith("all 2 epochs are done")

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError
-from nnunet_lite.training.fold_folder import checkpoints_to_continue, first_readable, in_use
+from nnunet_lite.training.fold_folder import (
+    checkpoints_to_continue,
+    first_readable,
+    in_use,
+    put_back_on_failure,
+    set_aside,
+)
 
 _HOLDER = """
 import os, sys, time
@@ -104,3 +110,18 @@ def test_without_locks_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(fcntl, "lockf", refuse)
     with in_use(tmp_path):
         assert _files(tmp_path) == [".in_use"]
+
+
+@pytest.mark.parametrize("saves", [False, True])
+def test_checkpoints_are_put_back_unless_a_new_one_follows(tmp_path: Path, saves: bool) -> None:
+    for name in ("final", "best"):
+        (tmp_path / f"checkpoint_{name}.pth").write_text(name)
+    with pytest.raises(CheckpointError), put_back_on_failure(tmp_path):
+        set_aside(tmp_path)
+        if saves:
+            (tmp_path / "checkpoint_latest.pth").write_text("new")
+        raise CheckpointError("x")
+    expected = {"checkpoint_final.pth": "final", "checkpoint_best.pth": "best"}
+    if saves:
+        expected = {f"previous_{name}": text for name, text in expected.items()} | {"checkpoint_latest.pth": "new"}
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == expected

@@ -88,7 +88,7 @@ def test_too_few_cases(tmp_path: Path) -> None:
         ('[{"train": ["c00"]}]', "split 0.*'val'"),
         ('[{"train": ["c00", "x", "y"], "val": ["c01"]}]', r"2 cases have no preprocessed data \(x, y\)"),
         ('[{"train": [], "val": ["c01"]}]', "no training cases"),
-        ('[{"train": ["c00", "c01", "c02"], "val": ["c01"]}]', r"1 cases both train and validate \(c01\)"),
+        ('[{"train": ["c00", "c01", "c02"], "val": ["c01"]}]', r"1 case both trains and validates \(c01\)"),
     ],
 )
 def test_bad_files(content: str, message: str, tmp_path: Path) -> None:
