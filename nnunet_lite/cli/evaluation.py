@@ -78,7 +78,9 @@ def _report(results: dict[str, Any], args: argparse.Namespace) -> None:
         parts = [f"{name} {means[name]:.4g} (of {classes[name]})" for name in shown]
         print(f"Foreground means (of how many classes): {', '.join(parts)}")
     if args.csv or args.metrics:
-        print(f"Every case and class: {os.path.splitext(where)[0]}.csv")
+        from nnunet_lite.evaluation.metrics_table import table_path
+
+        print(f"Every case and class: {table_path(where)}")
 
 
 _REPORTED = (

@@ -9,6 +9,7 @@ from typing import Any
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.utilities.files import subfiles
+from nnunet_lite.utilities.wording import first_few
 
 ENDING = ".npz"
 
@@ -28,7 +29,7 @@ def common_cases(folders: Sequence[Path]) -> list[str]:
             raise DatasetError(f"{folder} holds no probabilities (*.npz); predict with --save_probabilities")
     cases = set().union(*found)
     missing = [
-        f"{folder} has none of {_first(sorted(cases - names))}"
+        f"{folder} has none of {first_few(sorted(cases - names))}"
         for folder, names in zip(folders, found, strict=True)
         if names != cases
     ]
@@ -72,8 +73,8 @@ def require_all_cases(models: Sequence[Path], found: Sequence[dict[str, Path]]) 
         absent = [case for case in cases if case not in files]
         if absent:
             raise DatasetError(
-                f"{model} has no probabilities of {_first(absent)}, which other models have; were all of them trained "
-                "with the same splits?"
+                f"{model} has no probabilities of {first_few(absent)}, which other models have; were all of them "
+                "trained with the same splits?"
             )
     return cases
 
@@ -93,7 +94,3 @@ def require_same_labels(folders: Sequence[Path]) -> None:
                 "the same labels can be averaged"
             )
         known = known or (file, labels)
-
-
-def _first(names: Sequence[str], number: int = 5) -> str:
-    return ", ".join(names[:number]) + (" ..." if len(names) > number else "")

@@ -13,7 +13,7 @@ from nnunet_lite.configuration import usable_processes
 from nnunet_lite.evaluation.additional_metrics import ADDITIONAL, Request, make_request, summarize_additional
 from nnunet_lite.evaluation.metrics import LabelOrRegion, compute_metrics
 from nnunet_lite.evaluation.metrics_table import save_metrics_table, table_path
-from nnunet_lite.evaluation.summary import plain_label_or_region, save_summary_json, summarize
+from nnunet_lite.evaluation.summary import names_of_classes, plain_label_or_region, save_summary_json, summarize
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.imageio.reader_writer_registry import (
@@ -25,6 +25,7 @@ from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.files import PathLike, load_json, subfiles
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
+from nnunet_lite.utilities.wording import counted, first_few
 
 _BYTES_PER_VOXEL = 20  # of one pair of segmentations while it is compared
 
@@ -146,7 +147,7 @@ def compute_metrics_on_folder2(
         metrics=metrics,
         nsd_tolerance=nsd_tolerance,
         csv=csv,
-        names={plain_label_or_region(entry): name for name, entry in dataset_json["labels"].items()},
+        names=names_of_classes(dataset_json["labels"]),
     )
 
 
@@ -204,14 +205,14 @@ def pair_files(
     unknown = [name for name in predictions if name not in references]
     if unknown:
         raise DatasetError(
-            f"{_count(unknown, 'prediction')} in {folder_pred} without a reference in {folder_ref}: "
-            f"{_first(unknown)}; remove them or add the references"
+            f"{counted(len(unknown), 'prediction')} in {folder_pred} without a reference in {folder_ref}: "
+            f"{first_few(unknown)}; remove them or add the references"
         )
     missing = sorted((references if wanted is None else wanted).difference(predictions))
     if missing and not chill:
         raise DatasetError(
-            f"{_count(missing, 'reference')} in {folder_ref} without a prediction in {folder_pred}: "
-            f"{_first(missing)}; predict them too or allow it with --chill"
+            f"{counted(len(missing), 'reference')} in {folder_ref} without a prediction in {folder_pred}: "
+            f"{first_few(missing)}; predict them too or allow it with --chill"
         )
     return [(name, str(folder_ref / name), str(folder_pred / name)) for name in predictions]
 
@@ -237,14 +238,6 @@ def _existing(file: PathLike, flag: str) -> PathLike:
 
 def _summary_path(folder_pred: PathLike, output_file: PathLike | None) -> PathLike:
     return Path(folder_pred) / "summary.json" if output_file is None else output_file
-
-
-def _count(names: Sequence[str], noun: str) -> str:
-    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
-
-
-def _first(names: Sequence[str], number: int = 5) -> str:
-    return ", ".join(names[:number]) + (" ..." if len(names) > number else "")
 
 
 def _without_warnings(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:

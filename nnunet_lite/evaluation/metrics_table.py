@@ -15,6 +15,8 @@ from nnunet_lite.evaluation.metrics import LabelOrRegion
 from nnunet_lite.evaluation.summary import label_or_region_to_key
 from nnunet_lite.utilities.files import PathLike, write_bytes
 
+_BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
 
 def table_path(summary_file: PathLike) -> Path:
     """Where the table of a summary.json lies: beside it, ending in .csv."""
@@ -27,6 +29,7 @@ def save_metrics_table(
     """Write results as CSV: case, class, its name if it is known, every metric; what is undefined is an empty cell.
 
     Commas between cells, decimal points, UTF-8; text beyond ASCII is announced by a byte order mark, as Excel needs it.
+    Names that a spreadsheet would take for formulas get an apostrophe before them.
 
     Args:
         results: as `compute_metrics_on_folder` returns them.
@@ -40,9 +43,9 @@ def save_metrics_table(
     for case, additional in zip(results["metric_per_case"], extra, strict=True):
         name = os.path.basename(case["prediction_file"]).removesuffix(file_ending)
         for entry, values in case["metrics"].items():
-            row = {"case": name, "class": label_or_region_to_key(entry)}
+            row = {"case": _text(name), "class": label_or_region_to_key(entry)}
             if names:
-                row["name"] = names.get(entry, "")
+                row["name"] = _text(names.get(entry, ""))
             row.update(values, **additional["metrics"].get(entry, {}))
             if entry in tolerances:
                 row["nsd_tolerance_mm"] = tolerances[entry]
@@ -57,3 +60,8 @@ def save_metrics_table(
 
 def _cell(value: Any) -> Any:
     return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def _text(name: str) -> str:
+    """A name that is no formula; an apostrophe tells spreadsheets so."""
+    return f"'{name}" if name.startswith(_BEGIN_FORMULAS) else name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,21 @@ def plain_label_or_region(label_or_region: Any) -> LabelOrRegion:
     if isinstance(label_or_region, (list, tuple, np.ndarray)):
         return tuple(int(member) for member in label_or_region)
     return int(label_or_region)
+
+
+def names_of_classes(labels: Mapping[str, Any]) -> dict[LabelOrRegion, str]:
+    """Class -> name, by `labels` of dataset.json; of several names of one class the first.
+
+    A region is a tuple; that of one label is found as the label, too, which it is where no region has more.
+    """
+    names: dict[LabelOrRegion, str] = {}
+    classes = [(name, plain_label_or_region(entry)) for name, entry in labels.items()]
+    for name, entry in classes:
+        names.setdefault(entry, name)
+    for name, entry in classes:
+        if isinstance(entry, tuple) and len(entry) == 1:
+            names.setdefault(entry[0], name)
+    return names
 
 
 def summarize(metric_per_case: Sequence[dict[str, Any]], classes: Sequence[LabelOrRegion]) -> dict[str, Any]:

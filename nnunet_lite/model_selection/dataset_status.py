@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import ArgumentError, nnUNetError
+from nnunet_lite.model_selection.inference_information import read_inference_information
 from nnunet_lite.model_selection.next_command import next_command
-from nnunet_lite.models.model_names import Fold, model_folder_name, parse_model_folder_name
+from nnunet_lite.models.model_names import Fold, parse_model_folder_name
 from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunet_lite.plans.plans_manager import PlansManager, available_plans, load_plans
 from nnunet_lite.plans.raw_dataset import list_image_cases
 from nnunet_lite.utilities.files import load_json, subdirs, subfiles
 
 _FOLDS = 5  # of a cross-validation, unless splits_final.json says otherwise
+_MOST_EPOCHS = 10**9  # that a document can name without being damaged
 _RECENT = 3600.0  # seconds since the last sign of life of a training that may still be running
 
 
@@ -92,7 +94,8 @@ def dataset_status(name: str) -> DatasetStatus:
     configurations = list(_configurations(preprocessed, faults)) if preprocessed is not None else []
     results = _below(nnUNet_results, name)
     models = list(_models(results, _number_of_folds(preprocessed))) if results is not None else []
-    chosen, considered = _comparison(results) if results is not None else ([], [])
+    information = read_inference_information(results) if results is not None else None
+    chosen, considered = (information.chosen, information.considered) if information is not None else ([], [])
     fault = "; ".join(faults) or None
     status = DatasetStatus(name, training, test, fingerprint, configurations, models, chosen, considered, "", fault)
     return status._replace(next_command=next_command(status))
@@ -184,11 +187,11 @@ def _epochs(folder: Path, is_finished: bool) -> int | None:
         lines = file.read_text(errors="replace").splitlines()
         for line in reversed(lines):
             try:
-                return int(json.loads(line)["epoch"]) + 1
-            except (ValueError, KeyError, TypeError):
+                return epoch_of(json.loads(line)) + 1
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
     numbers = [
-        int(line.split()[-1])
+        int(line.split()[-1][:9])
         for log in sorted(folder.glob("training_log_*.txt"))
         for line in log.read_text(errors="replace").splitlines()
         if " Epoch " in f" {line}" and line.split()[-1].isdecimal()
@@ -196,25 +199,16 @@ def _epochs(folder: Path, is_finished: bool) -> int | None:
     return max(numbers) + is_finished if numbers else None
 
 
+def epoch_of(row: Any) -> int:
+    """The epoch of a line of metrics.jsonl. Raises ValueError, KeyError or TypeError for one that is none."""
+    epoch = row["epoch"]
+    if not 0 <= epoch <= _MOST_EPOCHS:  # NaN neither
+        raise ValueError(f"epoch is no number from 0 to {_MOST_EPOCHS}")
+    return int(epoch)
+
+
 def _dice(summary: Path) -> float | None:
     try:
         return float(load_json(summary)["foreground_mean"]["Dice"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _comparison(results: Path) -> tuple[list[str], list[str]]:
-    """Names of the models that nnUNetv2_find_best_configuration chose, and of all that it compared."""
-    try:
-        information = load_json(results / "inference_information.json")
-        chosen = [
-            model_folder_name(model["trainer"], model["plans_identifier"], model["configuration"])
-            for model in information["best_model_or_ensemble"]["selected_model_or_models"]
-        ]
-        considered = [
-            model_folder_name(model["trainer"], model["plans"], model["configuration"])
-            for model in information["considered_models"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
-        return [], []
-    return chosen, considered

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from nnunet_lite.evaluation.metrics import LabelOrRegion
 from nnunet_lite.evaluation.summary import load_summary_json
-
-Fold = int | str
+from nnunet_lite.models.model_names import Fold
 
 
 class CaseResult(NamedTuple):
@@ -88,21 +87,9 @@ def sorted_by_dice(cases: Sequence[CaseResult]) -> list[CaseResult]:
 
 
 def worst_and_median(cases: Sequence[CaseResult], worst: int, median: int) -> tuple[list[CaseResult], list[CaseResult]]:
-    """The worst cases, and those around the median that are not among them."""
+    """The cases around the median, and the worst of those below them; of very few cases all are called worst."""
     ordered = [case for case in sorted_by_dice(cases) if not math.isnan(case.mean)]
-    first = ordered[:worst]
-    start = max(len(first), (len(ordered) - median + 1) // 2)
-    return first, ordered[start : start + median]
-
-
-def names_of_classes(labels: Mapping[str, int | list[int]]) -> dict[LabelOrRegion, str]:
-    """Class -> name, by dataset.json; a region as a tuple, of several names of one class the first."""
-    names: dict[LabelOrRegion, str] = {}
-    for name, value in labels.items():
-        key: LabelOrRegion = tuple(value) if isinstance(value, list) and len(value) > 1 else _single(value)
-        names.setdefault(key, name)
-    return names
-
-
-def _single(value: int | list[int]) -> int:
-    return value[0] if isinstance(value, list) else value
+    if len(ordered) <= 2 * median:  # a middle of half of them and more would say nothing
+        return ordered[:worst], []
+    start = (len(ordered) - median + 1) // 2
+    return ordered[: min(worst, start)], ordered[start : start + median]

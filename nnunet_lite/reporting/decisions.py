@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import nnUNetError
 from nnunet_lite.model_selection.accumulate_cv_results import merged_folder
-from nnunet_lite.models.model_names import folds_tuple_to_string, model_folder_name
+from nnunet_lite.model_selection.inference_information import read_inference_information
+from nnunet_lite.models.model_names import folds_tuple_to_string
 from nnunet_lite.postprocessing.postprocessing_file import load_postprocessing
 from nnunet_lite.reporting.markup import Markup, element, joined, score, table
-from nnunet_lite.utilities.files import load_json
 
 _MOST_RESULTS = 200
 _LONGEST = 8000  # characters of the instructions
@@ -33,19 +34,18 @@ class Decisions(NamedTuple):
 
 def read_decisions(results: Path) -> Decisions | None:
     """The decisions of a dataset's folder of results, or None if there are none that can be read."""
+    information = read_inference_information(results)
+    if information is None or not information.chosen:
+        return None
+    members = tuple(information.chosen)
     try:
-        content = load_json(results / "inference_information.json")
-        best = content["best_model_or_ensemble"]
-        members = tuple(
-            model_folder_name(model["trainer"], model["plans_identifier"], model["configuration"])
-            for model in best["selected_model_or_models"]
-        )
+        content, best = information.content, information.content["best_model_or_ensemble"]
         folds = tuple(fold if isinstance(fold, int) else str(fold) for fold in content["folds"])
         scores = {str(name): float(value) for name, value in content["all_results"].items()}
         before, after = float(best["result_on_crossval_pre_pp"]), float(best["result_on_crossval_post_pp"])
-        if not members or any("/" in part or "\\" in part for part in (*members, *map(str, folds))):
+        if any("/" in str(fold) or "\\" in str(fold) for fold in folds):
             return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     if len(members) == 1:
         name, folder = members[0], merged_folder(results / members[0], folds)
@@ -57,10 +57,10 @@ def read_decisions(results: Path) -> Decisions | None:
 
 def _steps(folder: Path) -> list[Any] | None:
     for name in ("postprocessing.json", "postprocessing.pkl"):
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):  # False for a name that is too long, too
             try:
                 return [step["labels_or_regions"] for step in load_postprocessing(folder / name)]
-            except nnUNetError:
+            except (nnUNetError, OSError):
                 continue
     return None
 
@@ -103,7 +103,7 @@ def _postprocessing(decisions: Decisions, names: dict[Any, str]) -> Markup:
 
 def _words(step: Any, names: dict[Any, str]) -> str:
     """A label, a region, or several of them taken together."""
-    key = tuple(step) if isinstance(step, list) else step
+    key = _hashable(step)
     if key in names:
         return names[key]
     if not isinstance(key, tuple):
@@ -112,3 +112,8 @@ def _words(step: Any, names: dict[Any, str]) -> str:
     if len(members) == 1:
         return members[0]
     return f"{', '.join(members[:-1])} and {members[-1]} taken together"
+
+
+def _hashable(step: Any) -> Any:
+    """Lists as tuples, those within lists as well."""
+    return tuple(_hashable(entry) for entry in step) if isinstance(step, (list, tuple)) else step

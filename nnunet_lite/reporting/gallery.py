@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nnunet_lite.configuration import usable_processes
 from nnunet_lite.evaluation.metrics import LabelOrRegion
@@ -53,7 +53,7 @@ def make_gallery(gallery: Gallery, model: Path) -> Markup:
         model: folder with plans.json and dataset.json, which name the reader and the ignore label.
     """
     worst, median = worst_and_median(gallery.results.cases, WORST, MEDIAN)
-    if not worst:
+    if not worst and not median:
         return element("p", "No case has a Dice.", class_="note")
     try:
         document = DatasetJson.from_file(model / "dataset.json")
@@ -65,7 +65,8 @@ def make_gallery(gallery: Gallery, model: Path) -> Markup:
         return element("p", f"The cases cannot be drawn: {describe(error)}", class_="warning")
     cases = [*worst, *median]
     tasks = [
-        _task(case, gallery, files, reader, ignore, at_errors=number < len(worst)) for number, case in enumerate(cases)
+        _task_or_fault(case, gallery, files, reader, ignore, at_errors=number < len(worst))
+        for number, case in enumerate(cases)
     ]
     drawn = _draw(cases, tasks, gallery.num_processes)
     groups = [
@@ -96,6 +97,14 @@ def _files(dataset: str, ending: str) -> _Files:
         folder = Path(os.fspath(nnUNet_preprocessed)) / dataset / "gt_segmentations"
         references = folder if folder.is_dir() else None
     return _Files(cases, references, ending)
+
+
+def _task_or_fault(case: CaseResult, *arguments: Any, at_errors: bool) -> PictureTask | str:
+    """`_task`; a file that cannot even be looked for, as one with a name that is too long, is why nothing is drawn."""
+    try:
+        return _task(case, *arguments, at_errors=at_errors)
+    except OSError as error:
+        return describe(error)
 
 
 def _task(

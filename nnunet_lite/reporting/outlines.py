@@ -16,6 +16,9 @@ _COLOURS = (  # on dark and gray; those of a line lie far apart
 )
 PAIRS = len(_COLOURS) // 2  # classes up to which reference and prediction have colours of their own
 
+_LETTERS_OF_CORNER = 2  # of a path, at least
+_BORDERS = 20  # per letter of the longest path; more are smoothed first, since following them takes seconds
+
 Step = tuple[int, int]  # along (y, x)
 
 
@@ -43,10 +46,28 @@ def outline_path(mask: NDArray[np.bool_], longest: int = 12_000) -> str:
     """
     block = 1
     while True:
-        path = _path(_coarser(mask, block), block)
-        if len(path) <= longest or block >= max(mask.shape):
-            return path
+        coarse = _coarser(mask, block)
+        is_last = block >= max(mask.shape)
+        # noise is not followed at all: every corner takes two letters and more, every border some time
+        if is_last or (_LETTERS_OF_CORNER * _corners(coarse) <= longest and _borders(coarse) <= _BORDERS * longest):
+            path = _path(coarse, block)
+            if is_last or len(path) <= longest:
+                return path
         block *= 2
+
+
+def _corners(mask: NDArray[np.bool_]) -> int:
+    """How many times the outlines of a mask turn."""
+    padded = np.pad(mask, 1)
+    a, b, c, d = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    touching = (a == d) & (b == c) & (a != b)  # two voxels at a corner
+    return int(np.count_nonzero(a ^ b ^ c ^ d)) + 2 * int(np.count_nonzero(touching))
+
+
+def _borders(mask: NDArray[np.bool_]) -> int:
+    """Borders of voxels along the outlines of a mask."""
+    padded = np.pad(mask, 1)
+    return sum(int(np.count_nonzero(np.diff(padded, axis=axis))) for axis in (0, 1))
 
 
 def _coarser(mask: NDArray[np.bool_], block: int) -> NDArray[np.bool_]:
@@ -63,9 +84,9 @@ def _path(mask: NDArray[np.bool_], block: int) -> str:
     """All closed outlines of a mask; the mask lies on the right of their direction."""
     steps = _steps(mask)
     parts: list[str] = []
-    while steps:
-        start = next(iter(steps))
-        parts.append(_loop(start, steps, block))
+    for start in list(steps):
+        while start in steps:
+            parts.append(_loop(start, steps, block))
     return "".join(parts)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from nnunet_lite.configuration import usable_processes
+from nnunet_lite.evaluation.summary import names_of_classes
 from nnunet_lite.exceptions import ArgumentError, DatasetError, PlansError, nnUNetError
 from nnunet_lite.model_selection.dataset_status import DatasetStatus, ModelStatus, dataset_status
 from nnunet_lite.models.model_names import Fold, parse_model_folder_name
@@ -17,7 +19,7 @@ from nnunet_lite.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunet_lite.plans.dataset_json import DatasetJson
 from nnunet_lite.plans.fingerprint import DatasetFingerprint
 from nnunet_lite.plans.plans_manager import PlansManager, available_plans
-from nnunet_lite.reporting.case_results import Results, names_of_classes, read_results
+from nnunet_lite.reporting.case_results import Results, read_results
 from nnunet_lite.reporting.decisions import Decisions, decisions_section, read_decisions
 from nnunet_lite.reporting.fingerprint_section import fingerprint_section
 from nnunet_lite.reporting.gallery import Gallery, make_gallery
@@ -31,6 +33,7 @@ from nnunet_lite.reporting.training_section import training_section
 from nnunet_lite.utilities.files import PathLike, require_writable, write_text
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import format_size
+from nnunet_lite.utilities.parallel import describe
 from nnunet_lite.utilities.wording import counted
 from nnunet_lite.version import __version__
 
@@ -160,17 +163,23 @@ class _Report:
 
     def sections(self) -> Iterator[Section]:
         """All parts in order."""
-        yield Section("overview", "Overview", self._overview())
-        yield Section("fingerprint", "Fingerprint", self._fingerprint())
-        yield Section("plans", "Plans", self._plans())
-        yield Section("training", "Training", self._training())
-        results = [found for model in self._models[:_MOST_MODELS] for found in [self._results_of(model)] if found.cases]
-        main = self._main(results)
-        yield Section("results", "Results", self._results(results, main))
-        yield Section("cases", "Worst and median cases", self._cases(main))
-        yield Section("decisions", "Ensembles and postprocessing", self._decided())
-        missing = missing_parts(self._status, self._models, self._choice.folds)
-        yield Section("missing", "What is missing", missing_section(self._status, missing))
+        yield self._section("overview", "Overview", self._overview)
+        yield self._section("fingerprint", "Fingerprint", self._fingerprint)
+        yield self._section("plans", "Plans", self._plans)
+        yield self._section("training", "Training", self._training)
+        yield self._section("results", "Results", self._results)
+        yield self._section("cases", "Worst and median cases", self._cases)
+        yield self._section("decisions", "Ensembles and postprocessing", self._decided)
+        yield self._section("missing", "What is missing", self._missing)
+
+    def _section(self, anchor: str, title: str, make: Callable[[], Markup]) -> Section:
+        try:
+            return Section(anchor, title, make())
+        except Exception as error:  # documents can be damaged in more ways than anybody thinks of
+            words = f"This part cannot be made: {describe(error)}"
+            logger.warning("%s, %s: %s", self._name, title, words)
+            logger.debug("What happened", exc_info=True)
+            return Section(anchor, title, element("p", words, class_="warning"))
 
     def _overview(self) -> Markup:
         status = self._status
@@ -245,10 +254,17 @@ class _Report:
         except DatasetError:
             return ""
 
-    def _main(self, results: list[Results]) -> Results | None:
+    @cached_property
+    def _all_results(self) -> list[Results]:
+        found = [self._results_of(model) for model in self._models[:_MOST_MODELS]]
+        return [results for results in found if results.cases]
+
+    @cached_property
+    def _main(self) -> Results | None:
         """The results whose cases are shown: of what was chosen, else of the most cases, else the best."""
-        decisions = self._decisions
-        if decisions is not None and len(decisions.members) > 1 and (decisions.folder / "summary.json").is_file():
+        decisions, results = self._decisions, self._all_results
+        # isfile: False for a name that is too long, too
+        if decisions is not None and len(decisions.members) > 1 and os.path.isfile(decisions.folder / "summary.json"):
             found = read_results(decisions.best, [(None, decisions.folder / "summary.json")],
                                  self._file_ending(decisions.folder))  # fmt: skip
             if found.cases:
@@ -259,26 +275,27 @@ class _Report:
                 return chosen
         return max(results, key=lambda found: (len(found.cases), found.mean), default=None)
 
-    def _results(self, results: list[Results], main: Results | None) -> Markup:
+    def _results(self) -> Markup:
+        main = self._main
         if main is None:
             return element("p", "No fold has been validated.", class_="note")
         first = joined(element("h3", main.name), results_section(main, self._names, _MOST_CASES))
         others = [
             folded(found.name, results_section(found, self._names, _MOST_CASES_OF_OTHERS))
-            for found in results
+            for found in self._all_results
             if found.name != main.name
         ]
         return joined(first, *others)
 
-    def _cases(self, main: Results | None) -> Markup:
+    def _cases(self) -> Markup:
+        main = self._main
         if main is None:
             return element("p", "No fold has been validated.", class_="note")
         gallery = Gallery(self._name, main, self._names, self._channel, self._num_processes)
-        model = self._models[0].folder
-        for candidate in self._models:
-            if candidate.folder.name in main.name:
-                model = candidate.folder
-        return make_gallery(gallery, model)
+        folders = {model.folder.name: model.folder for model in self._models}
+        if main.name not in folders and self._decisions is not None:  # an ensemble: any member has its documents
+            return make_gallery(gallery, folders[self._decisions.members[0]])
+        return make_gallery(gallery, folders[main.name])
 
     def _decided(self) -> Markup:
         if self._decisions is not None:
@@ -289,3 +306,7 @@ class _Report:
             "what it needs.",
             class_="note",
         )
+
+    def _missing(self) -> Markup:
+        missing = missing_parts(self._status, self._models, self._choice.folds)
+        return missing_section(self._status, missing)

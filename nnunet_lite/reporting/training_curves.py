@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_lite.exceptions import nnUNetError
+from nnunet_lite.model_selection.dataset_status import epoch_of
 
 _NAN = math.nan
 _KEYS = ("train_losses", "val_losses", "mean_fg_dice", "ema_fg_dice", "lrs", "seconds")
@@ -17,6 +18,7 @@ _LINE = re.compile(r"(?:^|: )(Epoch (?P<epoch>\d+)|(?P<key>train_loss|val_loss|E
                    r"|Current learning rate: (?P<lr>\S+)|Pseudo dice \[(?P<dice>[^\]]*)\])")  # fmt: skip
 _NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?|nan")
 _LONGEST = 64 * 2**20  # bytes of a log; training logs have some hundred bytes per epoch
+_HIGHEST = 1e100  # of any value; damage beyond, of which charts could not find a scale
 _KEEP = 0.9  # of the moving average of Dice, as the trainer's
 
 
@@ -43,8 +45,8 @@ def _from_metrics(folder: Path) -> Curves | None:
     for line in _lines(file):
         try:
             row = json.loads(line)
-            rows[int(row["epoch"])] = {key: _number(row.get(key)) for key in _KEYS}
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            rows[epoch_of(row)] = {key: _number(row.get(key)) for key in _KEYS}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return _curves(rows, file.name)
 
@@ -133,6 +135,7 @@ def _lines(file: Path) -> Iterator[str]:
 
 def _number(value: Any) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         return _NAN
+    return number if abs(number) <= _HIGHEST else _NAN

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from nnunet_lite.model_selection.dataset_status import FoldStatus
+from nnunet_lite.models.model_names import Fold
 from nnunet_lite.reporting.charts import Curve, legend, line_chart
 from nnunet_lite.reporting.markup import Markup, element, joined, number, score, table
 from nnunet_lite.reporting.training_curves import Curves
 from nnunet_lite.utilities.durations import duration
-
-Fold = int | str
 
 
 def training_section(name: str, folds: Sequence[FoldStatus], curves: Mapping[Fold, Curves | None]) -> Markup:

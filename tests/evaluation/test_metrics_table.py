@@ -12,6 +12,7 @@ import SimpleITK
 
 from nnunet_lite.cli.evaluation import evaluate_folder_entry, evaluate_simple_entry
 from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
+from nnunet_lite.evaluation.metrics_table import save_metrics_table
 from nnunet_lite.evaluation.summary import load_summary_json
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.utilities import files
@@ -178,3 +179,20 @@ def test_labels_that_are_no_whole_numbers_and_broken_references_are_named(folder
     with pytest.raises(DatasetError, match="b.nii.gz"):
         compute_metrics_on_folder_simple(*folders, [1], num_processes=0)
     assert not (folders[1] / "summary.json").exists()
+
+
+def test_of_two_names_of_a_class_the_table_has_the_first(folders, tmp_path):
+    dataset = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "first": 1, "again": 1, "=two": 2}}
+    documents = _documents(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({**dataset, "numTraining": 2, "file_ending": ".nii.gz"}))
+    assert evaluate_folder_entry([*map(str, folders), *documents, "-np", "0", "--csv"]) == 0
+    assert {row["class"]: row["name"] for row in _rows(folders[1] / "summary.csv")} == {"1": "first", "2": "'=two"}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@SUM(A1)", "\t=1"])
+def test_names_are_no_formulas(tmp_path, name):
+    metrics = {"metric_per_case": [{"prediction_file": f"/p/{name}.nii.gz", "metrics": {1: {"Dice": -0.5}, -1: {}}}]}
+    save_metrics_table(metrics, tmp_path / "s.csv", ".nii.gz", {1: name})
+    first, second = _rows(tmp_path / "s.csv")
+    assert first == {"case": f"'{name}", "class": "1", "name": f"'{name}", "Dice": "-0.5"}
+    assert second["class"] == "-1" and second["name"] == ""

@@ -13,6 +13,7 @@ from nnunet_lite.evaluation.summary import (
     key_to_label_or_region,
     label_or_region_to_key,
     load_summary_json,
+    names_of_classes,
     plain_label_or_region,
     save_summary_json,
     summarize,
@@ -115,3 +116,10 @@ def test_class_keys(entry, key):
 @pytest.mark.parametrize("entry", [np.int64(3), [np.int64(1), 2], np.array([1, 2]), (np.uint8(4),)])
 def test_numpy_integers_do_not_reach_the_keys(entry):
     assert "np." not in label_or_region_to_key(plain_label_or_region(entry))
+
+
+def test_one_rule_for_names_of_classes():
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "edge": 1, "second": [1, 2], "last": 1}
+    names = {0: "background", (1, 2): "whole", (2,): "core", 2: "core", 1: "edge"}
+    assert names_of_classes(labels) == names
+    assert names_of_classes({"region": [2], "label": 2}) == {(2,): "region", 2: "label"}

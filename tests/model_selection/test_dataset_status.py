@@ -106,3 +106,30 @@ def test_all_datasets(nnunet_folders: Folders, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out
     assert said.startswith(NAME) and "\n\nDataset042_Other\n" in said and "3 training cases" in said
     assert run("nnUNetv2_status", "-d", "7") == 2
+
+
+@pytest.mark.parametrize("key", ["trainer", "configuration"])
+def test_a_damaged_choice_stops_nothing(nnunet_folders: Folders, capsys: pytest.CaptureFixture[str], key: str) -> None:
+    raw, preprocessed, results = nnunet_folders
+    make_references(raw, preprocessed, documents())
+    make_model(results, raw / NAME / "labelsTr", "3d_fullres", 30, documents())
+    (preprocessed / NAME / "splits_final.json").write_text("[{}, {}]")
+    models = [{"plans": "nnUNetPlans", "configuration": "3d_fullres", "trainer": "nnUNetTrainer"}]
+    find_best_configuration(NAME, models, folds=(0, 1), num_processes=0)
+    file = results / NAME / "inference_information.json"
+    content = json.loads(file.read_text())
+    content["best_model_or_ensemble"]["selected_model_or_models"][0][key] = ""
+    file.write_text(json.dumps(content))
+    assert dataset_status(NAME).chosen == [] and dataset_status(NAME).considered == [MODEL]
+    assert run("nnUNetv2_status", "-d", "41") == 0 and "best:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("epoch", ["1" + "0" * 400, "1e999", "-4", "NaN", '"5"', "null"])
+def test_epochs_that_cannot_be_are_passed_over(nnunet_folders: Folders, epoch: str) -> None:
+    raw, preprocessed, results = nnunet_folders
+    make_references(raw, preprocessed, documents())
+    model = make_model(results, raw / NAME / "labelsTr", "3d_fullres", 30, documents())
+    (model / "fold_0" / "metrics.jsonl").write_text(f'{{"epoch": 3}}\n{{"epoch": {epoch}}}\n')
+    (model / "fold_1" / "training_log_2026.txt").write_text(f"2026-01-01 10:00:00.1: Epoch {'9' * 5000}\n")
+    folds = dataset_status(NAME).models[0].folds
+    assert folds[0].epoch == 4 and folds[1].epoch == 10**9

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_lite.reporting.case_results import CaseResult, names_of_classes, read_results, worst_and_median
+from nnunet_lite.reporting.case_results import CaseResult, read_results, worst_and_median
 
 NAN = math.nan
 
@@ -65,14 +65,21 @@ def test_worst_and_median() -> None:
     assert [round(one.mean * 101) for one in median] == [49, 50, 51]
 
 
-@pytest.mark.parametrize(("number", "worst", "median"), [(0, 0, 0), (1, 1, 0), (10, 10, 0), (12, 10, 2), (13, 10, 3)])
+@pytest.mark.parametrize("number", range(7, 40))
+def test_median_cases_lie_in_the_middle_and_worst_ones_below(number: int) -> None:
+    ordered = [case(f"c{k:02}", k / 50) for k in range(number)]
+    worst, median = worst_and_median(ordered[::-1], 10, 3)
+    assert ordered[number // 2] in median and len(median) == 3
+    start = ordered.index(median[0])
+    assert abs(start - (number - start - 3)) <= 1  # as many below as above
+    assert worst == ordered[: min(10, start)]
+
+
+@pytest.mark.parametrize(
+    ("number", "worst", "median"), [(0, 0, 0), (1, 1, 0), (6, 6, 0), (7, 2, 3), (12, 5, 3), (21, 9, 3), (22, 10, 3)]
+)
 def test_few_cases_are_shown_once(number: int, worst: int, median: int) -> None:
     found = worst_and_median([case(str(k), k / 20) for k in range(number)], 10, 3)
     assert tuple(map(len, found)) == (worst, median)
     names = [one.name for group in found for one in group]
     assert len(set(names)) == len(names)
-
-
-def test_names() -> None:
-    names = names_of_classes({"background": 0, "whole": [1, 2], "core": [2], "edge": 1})
-    assert names == {0: "background", (1, 2): "whole", 2: "core", 1: "edge"}

@@ -64,9 +64,31 @@ def test_an_ensemble(tmp_path: Path) -> None:
     "content",
     [None, [], {}, information(selected_model_or_models=[]), information(selected_model_or_models=["a"]),
      information(result_on_crossval_pre_pp="x"), {**information(), "folds": ["../x"]}, {**information(), "folds": 3},
-     information(selected_model_or_models=[{**ONE, "trainer": "../.."}])],
+     information(selected_model_or_models=[{**ONE, "trainer": "../.."}]),
+     information(selected_model_or_models=[{**ONE, "trainer": ""}]),
+     information(selected_model_or_models=[ONE, {**ONE, "configuration": ""}]),
+     {**information(), "all_results": {"a": 10**400}}],
 )  # fmt: skip
 def test_what_cannot_be_used_counts_as_missing(tmp_path: Path, content: Any) -> None:
     write(tmp_path, content)
     assert read_decisions(tmp_path) is None
     assert read_decisions(tmp_path / "none") is None
+
+
+def test_regions_within_regions_and_a_name_that_is_too_long(tmp_path: Path) -> None:
+    write(tmp_path, information())
+    folder = tmp_path / "nnUNetTrainer__nnUNetPlans__2d" / "crossval_results_folds_0_1"
+    folder.mkdir(parents=True)
+    steps = [{"labels_or_regions": [[1, 2], [2]]}, {"labels_or_regions": [[3], [2, 3]]}]
+    (folder / "postprocessing.json").write_text(
+        json.dumps({"postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"] * 2,
+                    "postprocessing_kwargs": steps})
+    )  # fmt: skip
+    decisions = read_decisions(tmp_path)
+    assert decisions is not None and decisions.steps is not None
+    html = decisions_section(decisions, NAMES)
+    assert "component of both and &lt;two&gt; taken together." in html
+    assert "component of label 3 and &lt;two&gt; and label 3 taken together taken together." in html
+    write(tmp_path, information(selected_model_or_models=[{**ONE, "trainer": "x" * 300}]))
+    decisions = read_decisions(tmp_path)
+    assert decisions is not None and decisions.steps is None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nnunet_lite.reporting import outlines
 from nnunet_lite.reporting.outlines import colours_of_class, outline_colour, outline_path
 
 
@@ -74,3 +76,48 @@ def test_reference_and_prediction_of_few_classes_differ_in_colour(classes: int) 
     pairs = [colours_of_class(number, classes) for number in range(classes)]
     assert all((reference != prediction) is (classes <= 4) for reference, prediction in pairs)
     assert len({colour for pair in pairs for colour in pair}) == (2 * classes if classes <= 4 else classes)
+
+
+def test_many_outlines_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for the next one from the front each time passes over all that were taken out: quadratic."""
+
+    class Counted(dict[tuple[int, int], list[tuple[int, int]]]):
+        looked = 0
+
+        def __iter__(self) -> Iterator[tuple[int, int]]:
+            Counted.looked += 1
+            return super().__iter__()
+
+    steps = outlines._steps
+    monkeypatch.setattr(outlines, "_steps", lambda mask: Counted(steps(mask)))
+    mask = np.zeros((40, 40), bool)
+    mask[::2, ::2] = True
+    assert outline_path(mask, 10**9).count("M") == 400 and Counted.looked == 1
+
+
+def test_noise_and_long_borders_are_not_followed_before_they_are_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = []
+    steps = outlines._steps
+
+    def watched(mask: NDArray[np.bool_]) -> dict[tuple[int, int], list[tuple[int, int]]]:
+        followed.append(outlines._borders(mask))
+        return steps(mask)
+
+    monkeypatch.setattr(outlines, "_steps", watched)
+    isolated = np.zeros((400, 400), bool)
+    isolated[::2, ::2] = True
+    striped = np.zeros((400, 3000), bool)
+    striped[::2] = True
+    for mask in (isolated, striped, np.random.default_rng(0).random((400, 400)) < 0.5):
+        followed.clear()
+        assert len(outline_path(mask, 6000)) <= 6000
+        assert sum(followed) <= 20 * 6000
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_corners_never_promise_a_longer_path_than_there_is(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 20, 2)) < rng.random()
+    path = outline_path(mask, 10**9)
+    assert 2 * outlines._corners(mask) <= len(path)
+    assert outlines._borders(mask) == sum(map(len, outlines._steps(mask).values()))

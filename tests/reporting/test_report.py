@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -209,3 +210,61 @@ def test_scores_agree_with_the_evaluation(nnunet_folders: Folders) -> None:
             cells = [f"{value:.4f}" for value in (sum(dice) / len(dice), *dice)]
             pattern = rf'<th scope="row">{name}</th><td>{fold}</td>' + "".join(f"<td>{cell}</td>" for cell in cells)
             assert re.search(pattern, html)
+
+
+def test_a_name_that_is_too_long_and_a_damaged_epoch(nnunet_folders: Folders) -> None:
+    [model] = make_reported_dataset(nnunet_folders)
+    file = model / "fold_0" / "validation" / "summary.json"
+    content = json.loads(file.read_text())
+    content["metric_per_case"][0]["prediction_file"] = f"{'x' * 300}.nii.gz"
+    file.write_text(json.dumps(content))
+    with (model / "fold_0" / "metrics.jsonl").open("a") as lines:
+        lines.write(f'{{"epoch": 1{"0" * 400}}}\n')
+    output = write_report(NAME, num_processes=0)
+    text = " ".join(read(output).texts)
+    assert "its reference is neither" not in text and "File name too long" in text
+    assert text.count("Not drawn") == 1 and "This part cannot be made" not in text
+    assert output.read_text().count("data:image/png") > 0  # the other cases
+
+
+@pytest.mark.parametrize(
+    ("function", "part", "others"),
+    [("fingerprint_section", "fingerprint", 0), ("training_section", "training", 0), ("make_gallery", "cases", 0),
+     ("missing_section", "missing", 0), ("results_section", "results", 0), ("read_results", "results", 1)],
+)  # fmt: skip
+def test_a_part_that_fails_leaves_the_others_alone(
+    nnunet_folders: Folders,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    function: str,
+    part: str,
+    others: int,
+) -> None:
+    make_reported_dataset(nnunet_folders)
+
+    def fail(*_: object) -> None:
+        raise OverflowError("int too large to <convert>")
+
+    monkeypatch.setattr(module, function, fail)
+    output = write_report(NAME, num_processes=0)
+    page = read(output)
+    assert [name for name in page.ids if not name.startswith("case-")] == PARTS
+    text = "".join(page.texts)
+    assert text.count("This part cannot be made: OverflowError: int too large to <convert>") == 1 + others
+    html = output.read_text(encoding="utf-8")
+    assert f'id="{part}"' in html and "cannot be made" in html.split(f'id="{part}"')[1].split("<section")[0]
+    said = [record for record in caplog.records if record.exc_info]
+    assert {record.levelname for record in said} <= {"DEBUG"}, "tracebacks are for those who look for them"
+
+
+def test_documents_are_those_of_the_model_whose_cases_are_shown(
+    nnunet_folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [model] = make_reported_dataset(nnunet_folders)
+    longer = model.with_name(f"My{model.name}")
+    shutil.copytree(model, longer)
+    (model / "fold_1" / "validation" / "summary.json").unlink()  # so the other has more cases
+    shown = []
+    monkeypatch.setattr(module, "make_gallery", lambda gallery, folder: shown.append((gallery.results.name, folder)))
+    write_report(NAME, num_processes=0)
+    assert shown == [(longer.name, longer)]

@@ -12,6 +12,14 @@ import torch
 from nnunet_lite.reporting.training_curves import read_curves
 
 LINE = "2026-01-0{day} 10:00:00.123456: {words} \n"
+DAMAGED = f"""{{"epoch": 1{"0" * 400}}}
+{{"epoch": 1e300}}
+{{"epoch": -1}}
+{{"epoch": NaN}}
+{{"epoch": -Infinity}}
+{{"epoch": "7"}}
+{"[" * 100_000}
+"""
 
 
 def log(folder: Path, name: str, epochs: range, dice: str, day: int = 1) -> None:
@@ -27,7 +35,9 @@ def test_metrics(tmp_path: Path) -> None:
         {"epoch": e, "train_losses": -e, "val_losses": 1, "mean_fg_dice": math.nan, "seconds": 2} for e in (0, 1, 2)
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "metrics.jsonl").write_text(text + '{"epoch": 3, "train_lo\n[]\n{"epoch": null}\n{"epoch": 1e999}\n')
+    (tmp_path / "metrics.jsonl").write_text(
+        text + '{"epoch": 3, "train_lo\n[]\n{"epoch": null}\n{"epoch": 1e999}\n' + DAMAGED
+    )
     curves = read_curves(tmp_path)
     assert curves is not None and curves.epochs == [0, 1, 2] and curves.source == "metrics.jsonl"
     assert curves.values["train_losses"] == [0, -1, -2] and math.isnan(curves.values["lrs"][0])
@@ -73,3 +83,11 @@ def test_nothing_is_left(tmp_path: Path) -> None:
         torch.save({"network_weights": {}, "logging": content}, tmp_path / "checkpoint_final.pth")
         curves = read_curves(tmp_path)
         assert curves is None or math.isnan(curves.values["train_losses"][0])
+
+
+def test_values_beyond_any_scale_count_as_unknown(tmp_path: Path) -> None:
+    row = {"epoch": 0, "train_losses": 1e308, "val_losses": math.inf, "lrs": 10**400, "mean_fg_dice": 1e30}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row))
+    curves = read_curves(tmp_path)
+    assert curves is not None and curves.values["mean_fg_dice"] == [1e30]
+    assert all(math.isnan(curves.values[key][0]) for key in ("train_losses", "val_losses", "lrs"))
