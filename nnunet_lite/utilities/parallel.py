@@ -168,9 +168,7 @@ class _Worker:
     def __init__(self, threads: int, notify: Callable[[], None]) -> None:
         context = multiprocessing.get_context("spawn")
         connection, remote = context.Pipe()
-        self.process: BaseProcess = context.Process(
-            target=_work, args=(remote, threads), name=WORKER_NAME, daemon=True
-        )
+        self.process: BaseProcess = context.Process(target=_work, args=(remote, threads), name=WORKER_NAME, daemon=True)
         self.courier = Courier(connection, notify)
         try:
             with environment(dict.fromkeys(_THREAD_VARIABLES, str(threads))):
