@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from nnunet_lite.cli import arguments as flags
 from nnunet_lite.cli.command import command, make_parser
@@ -22,15 +26,33 @@ def determine_postprocessing_entry(argv: Sequence[str] | None = None) -> None:
         flags.REMOVE_POSTPROCESSED,
     )
     args = parser.parse_args(argv)
+    from nnunet_lite.evaluation.summary import names_of_classes
+    from nnunet_lite.plans.prediction_documents import dataset_json_of
     from nnunet_lite.postprocessing.remove_connected_components import determine_postprocessing
 
     _, kwargs = determine_postprocessing(
         args.i, args.ref, args.plans_json, args.dataset_json, args.np, not args.remove_postprocessed
     )
-    steps = ", ".join(str(entry["labels_or_regions"]) for entry in kwargs) or "nothing to remove helps"
-    print(
-        f"Postprocessing: {steps}. Apply it with nnUNetv2_apply_postprocessing -pp_pkl_file {args.i}/postprocessing.pkl"
-    )
+    if not kwargs:
+        print("Postprocessing: nothing to remove helps")
+        return
+    names = names_of_classes(dataset_json_of(Path(args.i), args.dataset_json)["labels"])
+    steps = "; ".join(_described(entry["labels_or_regions"], names) for entry in kwargs)
+    print(f"Postprocessing: keep only the largest component of {steps}. Apply it to predictions with")
+    words = ["-i", "INPUT_FOLDER", "-o", "OUTPUT_FOLDER", "-pp_pkl_file", os.path.join(args.i, "postprocessing.pkl")]
+    for flag, value in (("-plans_json", args.plans_json), ("-dataset_json", args.dataset_json)):
+        words += [] if value is None else [flag, value]
+    print(shlex.join(["nnUNetv2_apply_postprocessing", *words]))
+
+
+def _described(entry: Any, names: Mapping[Any, str]) -> str:
+    """A class, or several taken together, by number and name."""
+    key = tuple(entry) if isinstance(entry, (list, tuple)) else entry
+    if key in names:
+        return f"{entry} ({names[key]})"
+    if not isinstance(key, tuple):
+        return str(entry)
+    return f"{entry} ({', '.join(names.get(member, str(member)) for member in key)}, taken together)"
 
 
 @command

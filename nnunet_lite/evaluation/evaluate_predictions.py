@@ -12,7 +12,7 @@ import numpy as np
 from nnunet_lite.configuration import usable_processes
 from nnunet_lite.evaluation.additional_metrics import ADDITIONAL, Request, make_request, summarize_additional
 from nnunet_lite.evaluation.metrics import LabelOrRegion, compute_metrics
-from nnunet_lite.evaluation.metrics_table import save_metrics_table, table_path
+from nnunet_lite.evaluation.metrics_table import remove_outdated_table, save_metrics_table, table_path
 from nnunet_lite.evaluation.summary import names_of_classes, plain_label_or_region, save_summary_json, summarize
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
@@ -27,6 +27,7 @@ from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 from nnunet_lite.utilities.wording import counted, first_few
 
+_OF_PREDICTIONS = "predict_from_raw_data_args.json"  # lies in every folder that nnU-Net predicted into
 _BYTES_PER_VOXEL = 20  # of one pair of segmentations while it is compared
 
 
@@ -72,6 +73,7 @@ def compute_metrics_on_folder(
     """
     if output_file is not None and not os.fspath(output_file).endswith(".json"):
         raise ArgumentError(f"Output file {os.fspath(output_file)}: expected a name that ends in .json")
+    _warn_of_predictions_as_references(Path(folder_ref), Path(folder_pred))
     wanted = None if cases is None else {f"{case}{file_ending}" for case in cases}
     pairs = pair_files(Path(folder_ref), Path(folder_pred), file_ending, chill, wanted)
     classes = [plain_label_or_region(entry) for entry in regions_or_labels]
@@ -95,6 +97,8 @@ def compute_metrics_on_folder(
         save_summary_json(results, output_file)
         if csv or request is not None:
             save_metrics_table(results, table_path(output_file), file_ending, names)
+        else:
+            remove_outdated_table(output_file)
     return results
 
 
@@ -216,6 +220,13 @@ def pair_files(
             f"{first_few(missing)}; predict them too or allow it with --chill"
         )
     return [(name, str(folder_ref / name), str(folder_pred / name)) for name in predictions]
+
+
+def _warn_of_predictions_as_references(folder_ref: Path, folder_pred: Path) -> None:
+    if (folder_ref / _OF_PREDICTIONS).is_file():
+        swapped = not (folder_pred / _OF_PREDICTIONS).is_file()
+        question = "; are the two folders swapped? References come first" if swapped else ""
+        logger.warning("The folder of references, %s, holds predictions (%s)%s", folder_ref, _OF_PREDICTIONS, question)
 
 
 def _segmentations(folder: Path, file_ending: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
@@ -14,7 +15,9 @@ from nnunet_lite.evaluation.additional_metrics import ADDITIONAL
 from nnunet_lite.evaluation.metrics import LabelOrRegion
 from nnunet_lite.evaluation.summary import label_or_region_to_key
 from nnunet_lite.utilities.files import PathLike, write_bytes
+from nnunet_lite.utilities.logging import logger
 
+_HEADER = b"case,class,"  # of a table of ours
 _BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -56,6 +59,23 @@ def save_metrics_table(
     writer.writerows(rows)
     content = text.getvalue()
     write_bytes(content.encode("utf-8" if content.isascii() else "utf-8-sig"), output_file)
+
+
+def remove_outdated_table(summary_file: PathLike) -> None:
+    """Remove the table of results that a new summary.json has replaced, and say so; other files of its name stay."""
+    table = table_path(summary_file)
+    try:
+        with table.open("rb") as file:
+            if not file.read(len(_HEADER) + 3).removeprefix(codecs.BOM_UTF8).startswith(_HEADER):
+                return
+        table.unlink()
+    except OSError:  # there is none, most often
+        if table.is_file():
+            logger.warning(
+                "%s belongs to earlier results than %s and cannot be removed", table, os.fspath(summary_file)
+            )
+        return
+    logger.warning("Removed %s, a table of earlier results; --csv writes that of these", table)
 
 
 def _cell(value: Any) -> Any:

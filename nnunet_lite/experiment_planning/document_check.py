@@ -143,6 +143,11 @@ def _labels(document: DatasetJson) -> Iterator[Fault]:
     if not isinstance(labels, dict) or not labels:
         yield Fault("json-labels", f'"labels" is {short(labels)}', '{"background": 0, name: number, ...}', file=_FILE)
         return
+    if all(str(name).isdecimal() and isinstance(value, str) and not _is_label(value) for name, value in labels.items()):
+        found = f"labels are in the form of nnU-Net v1, {short(labels)}"
+        repair = "turn number and name round, or convert the dataset with nnUNetv2_convert_old_nnUNet_dataset"
+        yield Fault("json-labels", found, '{"background": 0, name: number, ...}', file=_FILE, repair=repair)
+        return
     wrong = {name: value for name, value in labels.items() if not _is_label(value)}
     for name, value in wrong.items():
         expected = "a whole number from 0 to 65535, or a list of them"

@@ -24,7 +24,8 @@ _DEFAULT_FOLDS = 5  # that commands look for by themselves
 def next_command(status: DatasetStatus) -> str:
     """The first thing that is missing on the way to predictions."""
     number = dataset_name_to_id(status.name)
-    if status.training_cases and not any(entry.preprocessed for entry in status.configurations):
+    preprocessed = any(entry.preprocessed for entry in status.configurations)
+    if status.training_cases and not preprocessed and not status.chosen:  # they may be deleted when all is done
         check = "" if status.fingerprint else " --verify_dataset_integrity"
         return f"nnUNetv2_plan_and_preprocess -d {number}{check}"
     return (

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnunet_lite.exceptions import ArgumentError, PathError
+from nnunet_lite.exceptions import ArgumentError, PathError, nnUNetError
 from nnunet_lite.model_sharing.archive_check import MANIFEST
 from nnunet_lite.models.model_names import Fold, folds_tuple_to_string, model_folder_name
 from nnunet_lite.paths import nnUNet_results
 from nnunet_lite.plans.raw_dataset import maybe_convert_to_dataset_name
-from nnunet_lite.utilities.files import PathLike, atomic_path, require_writable
+from nnunet_lite.utilities.files import PathLike, atomic_path, load_json, require_writable, save_json
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.temporary_names import temporary_folder
 from nnunet_lite.utilities.wording import counted
@@ -57,7 +57,8 @@ def export_pretrained_model(
         strict: every model and file is required; else only checkpoints and documents of the models that are there.
         save_checkpoints: file names in each fold's folder.
         export_crossval_predictions: pack the validation segmentations, too.
-        inference_only: leave out what only continuing a training needs; a third to a half of the size remains.
+        inference_only: leave out what only continuing a training needs, a third to a half of the size remains, and
+            the name of the computer that trained.
 
     Raises:
         PathError: models or files are missing; names all of them.
@@ -164,7 +165,7 @@ def _write(output: Path, root: Path, dataset: str, files: Iterable[Path], infere
     ):
         for file in dict.fromkeys(files):
             name = file.relative_to(root).as_posix()
-            packed = _without_training_state(file, folder) if inference_only and file.suffix == ".pth" else file
+            packed = _reduced(file, folder) if inference_only else file
             manifest[name] = _pack(archive, packed, name)
         about = {"made_by": f"nnunet_lite {__version__}", "files": manifest}
         archive.writestr(f"{dataset}/{MANIFEST}", json.dumps(about, indent=4))
@@ -180,6 +181,26 @@ def _pack(archive: zipfile.ZipFile, file: Path, name: str) -> dict[str, Any]:
             digest.update(chunk)
             target.write(chunk)
     return {"sha256": digest.hexdigest(), "size": file.stat().st_size}
+
+
+def _reduced(file: Path, folder: Path) -> Path:
+    """What --inference_only packs of a file."""
+    if file.suffix == ".pth":
+        return _without_training_state(file, folder)
+    return _without_hostname(file, folder) if file.name == "debug.json" else file
+
+
+def _without_hostname(file: Path, folder: Path) -> Path:
+    """debug.json, which does not say then on which computer the training ran."""
+    try:
+        content = load_json(file)
+    except (OSError, ValueError, nnUNetError):
+        return file
+    if not isinstance(content, dict) or "hostname" not in content:
+        return file
+    del content["hostname"]
+    save_json(content, folder / file.name)
+    return folder / file.name
 
 
 def _without_training_state(file: Path, folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lite.evaluation.metrics import LabelOrRegion, read_pair
-from nnunet_lite.experiment_planning.overlay_picture import windowed
 from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.reporting.anatomical_planes import (
     Orientation,
@@ -30,6 +30,10 @@ _MOST_CLASSES = 24  # that are outlined in a plane
 _OUTLINES = 36_000  # characters of all outlines of a plane together
 _LOSSLESS = 128 * 128  # pixels up to which a picture is a PNG; JPEG is smaller for larger ones
 _QUALITY = 82
+_PERCENTILES = (0.5, 99.5)  # of a volume's intensities without its background; black and white
+_SAMPLES = 2_000_000  # voxels of a volume that its percentiles are taken from
+
+Window = tuple[float, float]  # the intensities shown black and white
 
 
 class PictureTask(NamedTuple):
@@ -93,13 +97,14 @@ def draw_case(task: PictureTask) -> list[Panel]:
             wrong &= reference != task.ignore_label
         wanted = wrong if wrong.any() else foreground
     spacing = oriented_spacing(properties["spacing"], orientation)
+    window = gray_window(image[0]) if image is not None else (0.0, 1.0)
     panels = []
     for plane in planes_of(reference.shape, orientation):
         others = tuple(axis for axis in range(3) if axis != plane.axis)
         index = int(np.argmax(np.count_nonzero(wanted, axis=others)))
         box = shown_box(_upright(np.asarray(foreground.any(plane.axis)), plane))
         cut = _Cut(plane, index, box)
-        panels.append(_panel(cut, image, reference, prediction, task, spacing, orientation))
+        panels.append(_panel(cut, image, window, reference, prediction, task, spacing, orientation))
     return panels
 
 
@@ -146,6 +151,7 @@ def _members(entry: LabelOrRegion) -> tuple[int, ...]:
 def _panel(
     cut: _Cut,
     image: NDArray[Any] | None,
+    window: Window,
     reference: NDArray[Any],
     prediction: NDArray[Any],
     task: PictureTask,
@@ -166,7 +172,7 @@ def _panel(
         slices,
         (rows, columns),
         (between[0], between[1]),
-        "" if image is None else _data_uri(np.stack([cut.of(channel) for channel in image], -1)),
+        "" if image is None else _data_uri(np.stack([cut.of(channel) for channel in image], -1), window),
         rows * columns <= _LOSSLESS,
         outlines,
         left_out,
@@ -190,14 +196,31 @@ def _outlines(
     return tuple(outlines), len(found) - len(kept)
 
 
-def _data_uri(plane: NDArray[Any]) -> str:
-    """A plane (rows, columns, 1 or 3) as a small PNG or JPEG."""
+def gray_window(volume: NDArray[Any]) -> Window:
+    """The intensities that all planes of a volume show black and white, so that planes of air are dark.
+
+    Without the background, the voxels of lowest value; of large volumes every second, third ... voxel along each axis.
+    """
+    step = max(1, math.ceil((volume.size / _SAMPLES) ** (1 / 3)))
+    values = np.asarray(volume[tuple(slice(None, None, step) for _ in volume.shape)], np.float64)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    inner = values[values > values.min()]
+    if not inner.size:  # all alike
+        return float(values[0]), float(values[0]) + 1.0
+    low, high = (float(value) for value in np.percentile(inner, _PERCENTILES))
+    return (low, high) if high > low else (float(values.min()), high)
+
+
+def _data_uri(plane: NDArray[Any], window: Window) -> str:
+    """A plane (rows, columns, 1 or 3) as a small PNG or JPEG; the window is for gray."""
     from PIL import Image
 
     if plane.shape[2] == 1:
-        gray = windowed(plane[..., 0])
-        low, high = float(gray.min()), float(gray.max())
-        pixels = (gray - low) * (255 / (high - low)) if high > low else np.zeros_like(gray)
+        low, high = window
+        gray = np.nan_to_num(plane[..., 0].astype(np.float64), nan=low, posinf=high, neginf=low)
+        pixels = (np.clip(gray, low, high) - low) * (255 / (high - low))
     else:
         values = np.nan_to_num(plane.astype(np.float64))
         highest = float(values.max(initial=1))

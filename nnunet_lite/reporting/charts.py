@@ -68,19 +68,12 @@ def line_chart(
     drawn = [curve._replace(x=x, y=y) for curve in curves for x, y in [thinned(curve.x, curve.y)] if x]
     if not drawn:
         return element("p", f"{title}: no values yet.", class_="note")
-    x_axis = _span([place for curve in drawn for place in curve.x])
+    places = [place for curve in drawn for place in curve.x]
+    x_axis = _span(places) if min(places) < max(places) else (places[0], places[0] + 1)
     y_axis = y_range or _padded(*_span(_without_outliers([value for curve in drawn for value in curve.y])))
     x = _Scale(*x_axis, _LEFT, _WIDTH - _RIGHT)
     y = _Scale(*y_axis, _HEIGHT - _BOTTOM, _TOP)
-    lines = [
-        element(
-            "path",
-            element("title", curve.name),
-            d=_line(curve, x, y),
-            class_=f"curve s{curve.series % SERIES_COLOURS} {curve.style}".strip(),
-        )
-        for curve in drawn
-    ]
+    lines = [_line(curve, x, y) for curve in drawn]
     x_ticks = ticks(*x_axis)
     if all(place == round(place) for curve in curves for place in curve.x):
         x_ticks = [tick for tick in x_ticks if tick == round(tick)]
@@ -88,15 +81,16 @@ def line_chart(
     return _chart(title, axes, *lines)
 
 
-def _line(curve: Curve, x: _Scale, y: _Scale) -> str:
+def _line(curve: Curve, x: _Scale, y: _Scale) -> Markup:
+    """A curve; a point alone, which would have no length, is a dot."""
     bottom, top = max(y.start, y.end), min(y.start, y.end)
-    points = [
-        f"{x.at(place):.1f} {min(bottom, max(top, y.at(value))):.1f}"
-        for place, value in zip(curve.x, curve.y, strict=True)
-    ]
-    if len(points) == 1:  # a point alone has no length: a short dash
-        points.append(f"{x.at(curve.x[0]) + 3:.1f} {points[0].split()[1]}")
-    return "M" + "L".join(points)
+    points = [(x.at(place), min(bottom, max(top, y.at(value)))) for place, value in zip(curve.x, curve.y, strict=True)]
+    title, style = element("title", curve.name), f"s{curve.series % SERIES_COLOURS} {curve.style}".strip()
+    if len(points) == 1:
+        across, down = points[0]
+        return element("circle", title, cx=f"{across:.1f}", cy=f"{down:.1f}", r="3.5", class_=f"dot {style}")
+    line = "M" + "L".join(f"{across:.1f} {down:.1f}" for across, down in points)
+    return element("path", title, d=line, class_=f"curve {style}")
 
 
 def _without_outliers(values: list[float]) -> list[float]:

@@ -14,6 +14,7 @@ from nnunet_lite.reporting.outlines import colours_of_class
 _KINDS = ("reference", "prediction")
 _EDGES = ("left", "right", "top", "bottom")
 _WIDTH, _HEIGHT = 1080.0, 400.0  # pixels that the planes of a case may take together
+_PERIOD, _GOLDEN = 8.5, 0.618  # of dashes (report.css), pixels; classes begin apart, or one would hide another
 _HEIGHT_ALONE = 460.0  # of a single plane
 
 
@@ -153,7 +154,12 @@ def _panel(
             if path:
                 colour = colours_of_class(outline.number, len(classes))[which]
                 words = f"{names.get(classes[outline.number], classes[outline.number])} ({kind})"
-                lines.append(element("path", element("title", words), d=path, stroke=colour, class_=kind))
+                phase = f"{_PERIOD * (_GOLDEN * outline.number % 1):.2f}" if kind == "prediction" else None
+                lines.append(
+                    element(
+                        "path", element("title", words), d=path, stroke=colour, stroke_dashoffset=phase, class_=kind
+                    )
+                )
     drawing.append(element("g", *lines, transform=f"scale({across:.6g} {down:.6g})", class_="outlines"))
     where = f"{panel.plane}, slice {panel.slice_number} of {panel.slices}" if panel.slices > 1 else panel.plane
     words = f"{case}, {where}: outlines of reference and prediction"

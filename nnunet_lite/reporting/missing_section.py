@@ -34,6 +34,8 @@ def missing_parts(status: DatasetStatus, models: Sequence[ModelStatus], folds: S
     if status.training_cases and not status.fingerprint:
         command = f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
         found.append(Missing("fingerprint, plans and preprocessed data", command))
+    elif status.training_cases and not status.configurations and not status.models:
+        found.append(Missing("plans and preprocessed data", f"nnUNetv2_plan_and_preprocess -d {number}"))
     elif status.training_cases:
         found += [
             Missing(f"preprocessed data of {entry.configuration} ({entry.plans})",
@@ -46,7 +48,15 @@ def missing_parts(status: DatasetStatus, models: Sequence[ModelStatus], folds: S
     complete = [parse_model_folder_name(model.folder.name) for model in models if model.is_complete]
     if complete and not status.chosen:
         found.append(Missing("a choice of the best model, its postprocessing", _find_best(number, complete)))
+    if not found and folds is None and _is_command(status):  # what a status has an eye for alone
+        what = "the next step towards predictions" if status.models else "a trained model"
+        found.append(Missing(what, status.next_command))
     return found
+
+
+def _is_command(status: DatasetStatus) -> bool:
+    """Whether what comes next is something to run, and no word on what is finished or to be waited for."""
+    return status.next_command.startswith("nnUNetv2_")
 
 
 def _of_model(model: ModelStatus, folds: Sequence[Fold] | None, with_probabilities: bool) -> list[Missing]:
@@ -82,9 +92,11 @@ def missing_section(status: DatasetStatus, missing: Sequence[Missing]) -> Markup
     """A table of what is missing, and the next command."""
     rows = [[entry.what, element("code", entry.command)] for entry in missing[:_MOST]]
     rest = len(missing) - _MOST
+    finished = status.next_command.startswith("finished")
+    nothing = "Nothing is missing." if finished else "Nothing is missing of the models and folds of this report."
     return joined(
         element("p", f"Faults: {status.fault}", class_="warning") if status.fault else None,
-        table(["missing", "command"], rows, "Missing parts") if rows else element("p", "Nothing is missing."),
+        table(["missing", "command"], rows, "Missing parts") if rows else element("p", nothing),
         element("p", f"{rest} further parts are missing.", class_="note") if rest > 0 else None,
         element("p", "Next: ", element("code", status.next_command)),
     )

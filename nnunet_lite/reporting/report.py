@@ -24,7 +24,7 @@ from nnunet_lite.reporting.decisions import Decisions, decisions_section, read_d
 from nnunet_lite.reporting.fingerprint_section import fingerprint_section
 from nnunet_lite.reporting.gallery import Gallery, make_gallery
 from nnunet_lite.reporting.markup import Markup, element, joined
-from nnunet_lite.reporting.missing_section import missing_parts, missing_section
+from nnunet_lite.reporting.missing_section import Missing, missing_parts, missing_section
 from nnunet_lite.reporting.page import Section, folded, page
 from nnunet_lite.reporting.plans_section import plans_section
 from nnunet_lite.reporting.results_section import results_section
@@ -300,13 +300,20 @@ class _Report:
     def _decided(self) -> Markup:
         if self._decisions is not None:
             return decisions_section(self._decisions, self._names)
-        return element(
-            "p",
-            "nnUNetv2_find_best_configuration has not compared these models yet; the last part of this report says "
-            "what it needs.",
-            class_="note",
-        )
+        if self._status.chosen:
+            words = "What nnUNetv2_find_best_configuration has chosen is not among these models, or cannot be read."
+        elif self._missing_parts:
+            words = (
+                "nnUNetv2_find_best_configuration has not compared these models yet; the last part of this report "
+                "says what it needs."
+            )
+        else:
+            words = "nnUNetv2_find_best_configuration compares models by all folds of a cross-validation."
+        return element("p", words, class_="note")
+
+    @cached_property
+    def _missing_parts(self) -> list[Missing]:
+        return missing_parts(self._status, self._models, self._choice.folds)
 
     def _missing(self) -> Markup:
-        missing = missing_parts(self._status, self._models, self._choice.folds)
-        return missing_section(self._status, missing)
+        return missing_section(self._status, self._missing_parts)

@@ -28,6 +28,7 @@ from nnunet_lite.utilities.memory import available_memory, format_size, rss
 from nnunet_lite.utilities.memory_budget import MemoryBudget
 from nnunet_lite.utilities.processes import as_worker, describe_exit, environment
 from nnunet_lite.utilities.stopped_processes import StoppedProcesses
+from nnunet_lite.utilities.unguarded_main import EXIT_CODE, WORKER_NAME, UnguardedMain, refuse_in_import_of_main
 from nnunet_lite.utilities.waiting import as_they_end, error_of
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -73,6 +74,8 @@ def run_tasks(
     """
     from tqdm import tqdm
 
+    if processes:
+        refuse_in_import_of_main()  # before a bar is shown
     tasks = list(tasks)
     progress = tqdm(
         total=len(tasks),
@@ -122,8 +125,8 @@ def collect(outcomes: Iterable[Outcome]) -> dict[str, Any]:
 
 def summary_of(failures: list[Outcome], total: int) -> Exception:
     """One error for all failed tasks: the only one itself, or a list with a line each."""
-    first = failures[0].error
-    if len(failures) == 1 and isinstance(first, nnUNetError):
+    first = next((each.error for each in failures if isinstance(each.error, UnguardedMain)), failures[0].error)
+    if isinstance(first, UnguardedMain) or len(failures) == 1 and isinstance(first, nnUNetError):
         return first
     kind = type(first) if isinstance(first, nnUNetError) else WorkerError
     failures = sorted(failures, key=lambda failure: failure.name)
@@ -165,7 +168,7 @@ class _Worker:
     def __init__(self, threads: int, notify: Callable[[], None]) -> None:
         context = multiprocessing.get_context("spawn")
         connection, remote = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_work, args=(remote, threads), daemon=True)
+        self.process: BaseProcess = context.Process(target=_work, args=(remote, threads), name=WORKER_NAME, daemon=True)
         self.courier = Courier(connection, notify)
         try:
             with environment(dict.fromkeys(_THREAD_VARIABLES, str(threads))):
@@ -213,6 +216,8 @@ class WorkerPool:
     ) -> None:
         if processes < 0:
             raise ArgumentError(f"{processes} processes: expected 0 (everything in one process) or more")
+        if processes:
+            refuse_in_import_of_main()
         self.size = processes
         self._threads = threads_per_worker or max(1, cpu_count() // max(1, processes))
         self.budget = budget or MemoryBudget(max_ram)
@@ -274,9 +279,11 @@ class WorkerPool:
 
     def _supervise(self) -> None:
         """Main function of the supervising thread; whatever ends it, no task is left without an outcome."""
-        reason = "stopped before it was finished"
+        reason, unguarded = "stopped before it was finished", False
         try:
             self._watch()
+        except UnguardedMain:
+            unguarded = True
         except Exception as error:
             logger.exception("The background processes can no longer be supervised")
             reason = f"the supervision of its process failed ({describe(error)})"
@@ -290,11 +297,11 @@ class WorkerPool:
             for job in jobs:
                 self.budget.release(job.task.memory)
             with self._lock:
-                self._fault = WorkerError(f"No more tasks can be run: {reason}")
+                self._fault = UnguardedMain() if unguarded else WorkerError(f"No more tasks can be run: {reason}")
                 jobs += self._waiting
                 self._waiting.clear()
             for job in jobs:
-                job.fail(WorkerError(f"{job.task.name}: {reason}"))
+                job.fail(UnguardedMain() if unguarded else WorkerError(f"{job.task.name}: {reason}"))
 
     def _watch(self) -> None:
         """Loop: start what may start, wait for news, look at the dead."""
@@ -369,6 +376,8 @@ class WorkerPool:
     def _bury(self, worker: _Worker) -> None:
         """A worker died: try its case once more alone, or report it."""
         worker.process.join(1)
+        if worker.process.exitcode == EXIT_CODE:
+            raise UnguardedMain
         job, worker.job = worker.job, None
         self._workers.remove(worker)
         worker.end()
@@ -391,12 +400,8 @@ class WorkerPool:
 
 
 def _cannot_start(name: str, error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{name}: no background process could be started ({describe(error)}); use fewer processes"
-    return (
-        f"{name}: no background process could be started ({type(error).__name__}); "
-        "protect the main part of your script with if __name__ == '__main__'"
-    )
+    text = f"{name}: no background process could be started ({describe(error)})"
+    return f"{text}; use fewer processes" if isinstance(error, OSError) else text
 
 
 def _run_inline(job: _Job) -> None:

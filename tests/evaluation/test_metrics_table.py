@@ -11,10 +11,11 @@ import pytest
 import SimpleITK
 
 from nnunet_lite.cli.evaluation import evaluate_folder_entry, evaluate_simple_entry
-from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
+from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder, compute_metrics_on_folder_simple
 from nnunet_lite.evaluation.metrics_table import save_metrics_table
 from nnunet_lite.evaluation.summary import load_summary_json
 from nnunet_lite.exceptions import DatasetError
+from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunet_lite.utilities import files
 
 LABELS = {"background": 0, "whole, all of it": [1, 2], "芯": 2, "ignore": 3}
@@ -196,3 +197,30 @@ def test_names_are_no_formulas(tmp_path, name):
     first, second = _rows(tmp_path / "s.csv")
     assert first == {"case": f"'{name}", "class": "1", "name": f"'{name}", "Dice": "-0.5"}
     assert second["class"] == "-1" and second["name"] == ""
+
+
+def test_a_table_of_earlier_results_goes_and_files_of_others_stay(folders, caplog):
+    table = folders[1] / "summary.csv"
+    for names in (None, {1: "芯"}):  # with and without byte order mark
+        arguments = (*folders, folders[1] / "summary.json", SimpleITKIO(), ".nii.gz", [1])
+        compute_metrics_on_folder(*arguments, num_processes=0, csv=True, names=names)
+        assert table.exists()
+        compute_metrics_on_folder_simple(*folders, [1, 2], num_processes=0)
+        assert not table.exists()
+    assert caplog.text.count(f"Removed {table}, a table of earlier results; --csv writes") == 2
+    table.write_text("patient;dose\n1;2\n")
+    compute_metrics_on_folder_simple(*folders, [1], num_processes=0)
+    assert table.read_text() == "patient;dose\n1;2\n"
+
+
+def test_predictions_as_references_get_a_warning(folders, caplog):
+    (folders[1] / "predict_from_raw_data_args.json").write_text("{}")
+    compute_metrics_on_folder_simple(*folders, [1], num_processes=0)
+    assert "holds predictions" not in caplog.text
+    compute_metrics_on_folder_simple(*folders[::-1], [1], num_processes=0)
+    assert f"The folder of references, {folders[1]}, holds predictions" in caplog.text
+    assert "are the two folders swapped?" in caplog.text
+    caplog.clear()
+    (folders[0] / "predict_from_raw_data_args.json").write_text("{}")
+    compute_metrics_on_folder_simple(*folders, [1], num_processes=0)  # two predictions are compared
+    assert "holds predictions" in caplog.text and "swapped" not in caplog.text

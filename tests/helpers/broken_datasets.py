@@ -163,6 +163,11 @@ def labels_as_list(f: Path) -> None:
 
 
 @breaker
+def labels_of_version_1(f: Path) -> None:
+    edit(f, labels={"0": "background", "1": "outer", "2": "inner"})
+
+
+@breaker
 def label_gap(f: Path) -> None:
     edit(f, labels={"background": 0, "outer": 1, "inner": 2, "more": 5})
 

@@ -41,7 +41,7 @@ def test_commands_and_snippet(place: Path, monkeypatch: pytest.MonkeyPatch, caps
     number = 0
     for kind, block in re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
         if kind == "python":
-            exec(compile(block, "documentation", "exec"), {})
+            exec(compile(block, "documentation", "exec"), {"__name__": "__main__"})
             assert capsys.readouterr().out.splitlines()[-1].endswith(" 2")
             continue
         for line in block.splitlines():

@@ -103,5 +103,6 @@ def test_the_commands_of_the_readme(place: Path, monkeypatch: pytest.MonkeyPatch
     (model,) = (place / "results").glob("*/*")
     (snippet,) = blocks("README.md", "python")
     shutil.rmtree("predictions")
-    exec(compile(snippet.text.replace('"cuda"', '"cpu"'), "README.md", "exec"), {"model_folder": str(model)})
+    names = {"__name__": "__main__", "model_folder": str(model)}
+    exec(compile(snippet.text.replace('"cuda"', '"cpu"'), "README.md", "exec"), names)
     assert list(Path("predictions").glob("*.nii.gz"))

@@ -126,5 +126,5 @@ def test_evaluating_without_a_dataset(capsys: pytest.CaptureFixture[str]) -> Non
     succeed(*line)
     assert Path("predictions", "summary.json").is_file()
     (snippet,) = blocks(PAGE, "python", section="Evaluate without a dataset")
-    exec(compile(snippet.text, PAGE, "exec"), {})
+    exec(compile(snippet.text, PAGE, "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out.splitlines()[-1] == "1.0"

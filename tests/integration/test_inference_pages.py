@@ -48,7 +48,7 @@ def place(nnunet_folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def run_page(page: str, monkeypatch: pytest.MonkeyPatch) -> int:
     """Run every block of a page, the Python blocks in one module; returns how many there were."""
     text = (DOCUMENTATION / page).read_text()
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": "__main__"}
     blocks = re.findall(r"^```(bash|python)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     for kind, block in blocks:
         if kind == "python":

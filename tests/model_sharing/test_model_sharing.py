@@ -218,6 +218,29 @@ def test_only_what_inference_needs(results: Path, tmp_path: Path, monkeypatch: p
     assert torch.equal(content["network_weights"]["w"], torch.arange(1000.0))
 
 
+@pytest.mark.parametrize(
+    ("written", "packed"),
+    [
+        ('{"hostname": "ward7", "device": "cpu"}', {"device": "cpu"}),
+        ('{"device": "cpu"}', {"device": "cpu"}),
+        ('["hostname"]', ["hostname"]),
+    ],
+)
+def test_a_model_for_prediction_does_not_name_the_computer(
+    results: Path, tmp_path: Path, written: str, packed: Any
+) -> None:
+    file = results / NAME / MODEL.format("2d") / "fold_1" / "debug.json"
+    file.write_text(written)
+    name = file.relative_to(results).as_posix()
+    for only, content in ((True, packed), (False, json.loads(written))):
+        export(tmp_path / "m.zip", "2d", inference_only=only)
+        with zipfile.ZipFile(tmp_path / "m.zip") as archive:
+            assert json.loads(archive.read(name)) == content
+    file.write_bytes(b"{damaged")
+    export(tmp_path / "m.zip", "2d", inference_only=True)
+    assert file.read_bytes() == b"{damaged"
+
+
 def test_what_is_missing(results: Path, tmp_path: Path) -> None:
     with pytest.raises(PathError, match="There is no .*3d_lowres; name the configurations .* --not_strict"):
         export(tmp_path / "m.zip", "2d", "3d_lowres")

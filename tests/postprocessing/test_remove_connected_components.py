@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from helpers.commands import succeed
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nnunet_lite.cli.postprocessing import _described
 from nnunet_lite.evaluation.evaluate_predictions import compute_metrics_on_folder2
 from nnunet_lite.exceptions import ArgumentError, DatasetError, StorageError, nnUNetError
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -96,6 +99,35 @@ def test_stray_voxels_of_one_organ(folders: Folders) -> None:
     assert sorted(tree_of(processed)) == ["a.nii.gz", "b.nii.gz", "summary.json"]
     np.testing.assert_array_equal(read(processed / "b.nii.gz"), organs())
     assert SimpleITKIO().read_seg(str(processed / "b.nii.gz"))[1]["sitk_stuff"]["origin"] == STUFF["origin"]
+
+
+def test_the_command_names_classes_and_says_how_to_go_on(
+    folders: Folders, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folders.labels(ORGANS)
+    stray = organs()
+    stray[0, 10, 1] = 1
+    folders.write("a", organs(), stray)
+    arguments = ["-i", str(folders.predictions), "-ref", str(folders.references), "-np", "0"]
+    succeed("nnUNetv2_determine_postprocessing", *arguments)
+    said, line = capsys.readouterr().out.splitlines()[-2:]
+    assert said == "Postprocessing: keep only the largest component of 1 (one). Apply it to predictions with"
+    command, *words = shlex.split(line)
+    places = {"INPUT_FOLDER": str(folders.predictions), "OUTPUT_FOLDER": str(tmp_path / "cleaned")}
+    succeed(command, *(places.get(word, word) for word in words), "-np", "0")
+    np.testing.assert_array_equal(read(tmp_path / "cleaned" / "a.nii.gz"), organs())
+    stray[0, 10, 1] = 0
+    folders.write("a", organs(), stray)
+    succeed("nnUNetv2_determine_postprocessing", *arguments)
+    assert capsys.readouterr().out.splitlines()[-1] == "Postprocessing: nothing to remove helps"
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [(2, "2 (core)"), ((1, 2), "(1, 2) (whole)"), ([2, 7], "[2, 7] (core, 7, taken together)"), (7, "7")],
+)
+def test_words_for_what_is_kept(entry: Any, words: str) -> None:
+    assert _described(entry, {(1, 2): "whole", 2: "core"}) == words
 
 
 def test_a_removed_core_leaves_a_hole(folders: Folders) -> None:

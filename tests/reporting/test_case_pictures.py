@@ -15,7 +15,7 @@ from PIL import Image
 from nnunet_lite.exceptions import DatasetError
 from nnunet_lite.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
-from nnunet_lite.reporting.case_pictures import MOST_PIXELS, PictureTask, draw_case
+from nnunet_lite.reporting.case_pictures import MOST_PIXELS, PictureTask, draw_case, gray_window
 
 SHAPE, SPACING = (12, 40, 50), (0.5, 1.0, 5.0)  # (z, y, x), (x, y, z)
 
@@ -93,6 +93,28 @@ def test_constant_and_broken_intensities(task: PictureTask, tmp_path: Path) -> N
         0,
         0,
     )
+
+
+def test_all_planes_have_the_window_of_the_volume_so_that_air_is_dark(task: PictureTask, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    volume = generator.normal(0, 3, SHAPE).astype(np.float32)  # air and its noise
+    volume[:7] += 100.0
+    axial, *_ = draw_case(task._replace(image=write(tmp_path / "air.nii.gz", volume)))
+    assert axial.slice_number == 8  # a slice of air
+    assert np.asarray(picture(axial.image)).max() < 40
+    inner, *_ = draw_case(task._replace(image=write(tmp_path / "air.nii.gz", volume), at_errors=False))
+    assert np.asarray(picture(inner.image)).min() > 200
+
+
+def test_the_window_leaves_background_and_extremes_alone() -> None:
+    volume = np.zeros((20, 20, 20))
+    volume[10:] = np.linspace(50, 150, 4000).reshape(10, 20, 20)
+    volume[10, 0, 0] = 1e6
+    low, high = gray_window(volume)
+    assert low == pytest.approx(50.5, abs=0.1) and high == pytest.approx(149.5, abs=0.2)
+    assert gray_window(np.full((2, 2, 2), 7.0)) == (7.0, 8.0)
+    assert gray_window(np.full((2, 2, 2), np.nan)) == (0.0, 1.0)
+    assert gray_window(np.array([0, 0, 5])) == (0.0, 5.0)
 
 
 def test_large_planes_are_made_smaller(tmp_path: Path) -> None:

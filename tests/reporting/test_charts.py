@@ -45,8 +45,12 @@ def test_long_curves_are_averaged() -> None:
 
 
 def test_a_single_epoch_is_visible() -> None:
-    [line] = points(line_chart([Curve("a", [0], [0.5])], "t", "x", "y"))
-    assert len(line) == 2 and line[1][0] > line[0][0]
+    chart = line_chart([Curve("a", [0], [0.5], 1), Curve("b", [0], [0.7], 1, "dashed")], "t", "x", "y", (0, 1))
+    dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3.5" class="(.*?)">', chart)
+    assert [style for *_, style in dots] == ["dot s1", "dot s1 dashed"]
+    assert dots[0][0] == dots[1][0] == "54.0" and float(dots[0][1]) > float(dots[1][1])
+    labels = re.findall(r">(-?[\d.]+)</text>", chart.split('class="grid"')[0] + chart)
+    assert {"0", "1"} <= set(labels) and "-1" not in labels
 
 
 def test_one_wild_value_does_not_flatten_the_rest() -> None:

@@ -58,6 +58,10 @@ def test_before_planning_and_preprocessing(nnunet_folders: Folders) -> None:
     assert commands() == ["nnUNetv2_plan_and_preprocess -d 41 --verify_dataset_integrity"]
     (preprocessed / NAME).mkdir()
     (preprocessed / NAME / "dataset_fingerprint.json").write_text("{}")
+    assert commands() == ["nnUNetv2_plan_and_preprocess -d 41"] == [dataset_status(NAME).next_command]
+    assert "Nothing is missing" not in missing_section(
+        dataset_status(NAME), missing_parts(dataset_status(NAME), [], None)
+    )
     plans = documents()["plans.json"]
     plans["configurations"] = {"2d": {"data_identifier": "nnUNetPlans_2d"}}
     (preprocessed / NAME / "nnUNetPlans.json").write_text(json.dumps(plans))
@@ -66,3 +70,20 @@ def test_before_planning_and_preprocessing(nnunet_folders: Folders) -> None:
     html = missing_section(status, missing_parts(status, status.models, None) * 50)
     assert "<code>nnUNetv2_preprocess -d 41 -c 2d" in html
     assert missing_section(status, missing_parts(status, [], None) * 100).count("<tr>") == 61  # header included
+
+
+def test_a_dataset_that_waits_for_its_first_training(nnunet_folders: Folders) -> None:
+    raw, preprocessed, _ = nnunet_folders
+    (raw / NAME / "imagesTr").mkdir(parents=True)
+    (raw / NAME / "imagesTr" / "a_0000.nii.gz").touch()
+    (raw / NAME / "dataset.json").write_text(json.dumps(documents()["dataset.json"]))
+    (preprocessed / NAME / "nnUNetPlans_2d").mkdir(parents=True)
+    (preprocessed / NAME / "nnUNetPlans_2d" / "a.pkl").touch()
+    (preprocessed / NAME / "dataset_fingerprint.json").write_text("{}")
+    plans = documents()["plans.json"]
+    plans["configurations"] = {"2d": {"data_identifier": "nnUNetPlans_2d"}}
+    (preprocessed / NAME / "nnUNetPlans.json").write_text(json.dumps(plans))
+    assert commands() == ["nnUNetv2_train 41 2d 0 --npz"]
+    assert commands([0]) == []  # nobody asked for more
+    html = missing_section(dataset_status(NAME), [])
+    assert "Nothing is missing of the models and folds of this report." in html

@@ -100,6 +100,13 @@ def test_before_anything_is_trained(nnunet_folders: Folders) -> None:
     text = " ".join(read(output).texts)
     for words in ("There is no fingerprint yet", "No model has been trained", "No fold has been validated"):
         assert words in text
+    assert "Nothing is missing." not in text
+    images = nnunet_folders.raw / NAME / "imagesTr"
+    images.mkdir(exist_ok=True)
+    (images / "case_00_0000.nii.gz").touch()
+    (nnunet_folders.raw / NAME / "dataset.json").write_text(json.dumps(content["dataset.json"]))
+    text = " ".join(read(write_report(NAME)).texts)
+    assert "says what it needs" in text and "nnUNetv2_plan_and_preprocess -d 41" in text
 
 
 def test_with_nothing_but_results(nnunet_folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -173,18 +173,40 @@ def test_a_process_that_cannot_be_started_is_an_error_and_no_standstill(monkeypa
                 future.result(timeout=30)
 
 
-def test_a_script_with_an_unprotected_main_part_ends_with_advice(tmp_path: Path) -> None:
+def test_a_script_with_an_unprotected_main_part_ends_with_advice_said_once(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent("""
         import os
         from nnunet_lite.utilities.parallel import Task, collect, run_tasks
-        collect(run_tasks([Task("case", os.getpid), Task("other", os.getpid)], 2, show_progress=False))
+        collect(run_tasks([Task("case", os.getpid), Task("other", os.getpid)], 2))
     """)
     )
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
-    assert result.returncode != 0
-    assert "if __name__ == '__main__'" in result.stderr
+    assert result.returncode == 1
+    assert result.stderr.count("if __name__ == '__main__':") == 1
+    assert result.stderr.splitlines()[-1].endswith("or ask for no processes (num_processes=0)")
+    assert "memory" not in result.stderr
+    assert result.stderr.count("Traceback") == 1  # that of the script itself
+
+
+def test_a_pool_in_the_import_of_somebody_elses_process_says_why_not(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import multiprocessing, os, sys
+        from nnunet_lite.utilities.parallel import WorkerPool
+        if __name__ == "__main__":
+            process = multiprocessing.get_context("spawn").Process(target=os.getpid)
+            process.start()
+            process.join()
+            sys.exit(process.exitcode)
+        WorkerPool(1)
+    """)
+    )
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "protect the main part of your script" in result.stderr.splitlines()[-1]
 
 
 def length(content: bytes, _: Any = None) -> int:

@@ -1,0 +1,38 @@
+"""Scripts whose main part is not protected: background processes import it, and would start processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+
+from nnunet_lite.exceptions import WorkerError
+
+WORKER_NAME = "nnunet_lite worker"  # which an import of the main module in it can be told by
+EXIT_CODE = 67  # of such a worker whose main module is unprotected; no signal, no code of Python's
+
+HINT = (
+    "Background processes import your script, which starts processes itself: protect the main part of your script with "
+    "if __name__ == '__main__':, or ask for no processes (num_processes=0)"
+)
+
+
+class UnguardedMain(WorkerError):
+    """The script that started background processes does so again when they import it; concerns all cases at once."""
+
+    def __init__(self, message: str = HINT) -> None:
+        super().__init__(message)
+
+
+def refuse_in_import_of_main() -> None:
+    """Call before background processes are started.
+
+    Raises:
+        UnguardedMain: this is itself a process that is still being started and imports its parent's main module.
+        SystemExit: it is a worker of ours; it ends without a word, since its parent says it, once.
+    """
+    process = multiprocessing.current_process()
+    if not getattr(process, "_inheriting", False):
+        return
+    if process.name == WORKER_NAME:
+        sys.exit(EXIT_CODE)
+    raise UnguardedMain
