@@ -11,8 +11,8 @@ ANISO_THRESHOLD = 3  # an axis whose spacing (or patch edge) ratio exceeds this 
 SPLITS_SEED = 12345  # of the 5-fold split; part of the file format in practice: everybody compares folds by it
 SAMPLING_SEED = 1234  # of stored foreground locations
 # Sums over tiles above this are not held for the whole image but band by band, and reduced to labels on the way; below,
-# reducing in the background costs less. 1 GiB: 25 classes of 270 x 290 x 290 voxels, 2 of 16000 x 16000 pixels.
-BANDED_PREDICTION_BYTES = 2**30
+# reducing in the background costs less. 512 MiB: 25 classes of 215 x 215 x 215 voxels, 2 of 11000 x 11000 pixels.
+BANDED_PREDICTION_BYTES = 2**29
 
 _TRUE = ("true", "1", "t")
 _FALSE = ("false", "0", "f", "")

@@ -161,7 +161,10 @@ def preprocessed_cases(
         if len(ahead) > pool.size + 1:
             yield ahead.popleft().result()
     while ahead:
-        yield ahead.popleft().result()
+        last = ahead.popleft().result()
+        if not ahead:
+            pool.close()  # idle processes are 200 MiB each, while the network has its last case
+        yield last
 
 
 def _preprocess_here(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import pytest
 import torch
+from helpers.allocated import Allocated
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from nnunet_lite.inference import memory_of_sums
 from nnunet_lite.inference.banded_prediction import predict_in_bands
@@ -17,32 +15,6 @@ from nnunet_lite.inference.logit_prediction import PredictionSettings, predict_l
 from nnunet_lite.inference.memory_of_sums import MemoryOfSums, bands_are_lines, most_bytes_of_sums, padded_shape
 from nnunet_lite.inference.sliding_window_prediction import pad_to_tile
 from nnunet_lite.utilities.device import num_threads
-
-
-class Allocated(TorchDispatchMode):
-    """Bytes of the tensors that were made within the block: at the end, and at the most."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
-        result = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                storage = leaf.untyped_storage()
-                if id(storage) not in self._known and id(storage) not in given:
-                    self._known.add(id(storage))
-                    self.now += storage.nbytes()
-                    weakref.finalize(storage, self._freed, id(storage), storage.nbytes())
-        self.most = max(self.most, self.now)
-        return result
-
-    def _freed(self, number: int, size: int) -> None:
-        self._known.discard(number)
-        self.now -= size
 
 
 class Constant(nn.Module):
