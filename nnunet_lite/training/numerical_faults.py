@@ -98,21 +98,21 @@ class FiniteUpdates:
     def left_out(self) -> int | None:
         """Number of the last iteration if it is not judged yet and must be repeated: for whoever saves just now."""
         attempt = self._pending
-        return None if attempt is None or not self._must_be_repeated(attempt, self._skipped) else attempt.iteration
+        if attempt is None or not self._must_be_repeated(*_judged(attempt), self._skipped):
+            return None
+        return attempt.iteration
 
     def _judge(self, attempt: Attempt | None) -> None:
         if attempt is None:
             return
-        repeated = self._must_be_repeated(attempt, self._skipped)
-        self._skipped = self._skipped + 1 if attempt.flags[1] != 0 else 0
+        loss_bad, norm_bad = _judged(attempt)
+        repeated = self._must_be_repeated(loss_bad, norm_bad, self._skipped)
+        self._skipped = self._skipped + 1 if norm_bad else 0
         if repeated:
             self._repeat(attempt)
 
-    def _must_be_repeated(self, attempt: Attempt, skipped: int) -> bool:
-        """Whether its update was left out; a GradScaler that leaves out `skipped` before this one mends it itself."""
-        if attempt.copied is not None:
-            attempt.copied.synchronize()
-        loss_bad, norm_bad = (value != 0 for value in attempt.flags.tolist())
+    def _must_be_repeated(self, loss_bad: bool, norm_bad: bool, skipped: int) -> bool:
+        """Whether an update was left out; a GradScaler that leaves out `skipped` before this one mends it itself."""
         scaler_does_it = self._trainer.grad_scaler is not None and not loss_bad and skipped + 1 < SKIPS_OF_A_SCALER
         return (loss_bad or norm_bad) and not scaler_does_it
 
@@ -144,6 +144,14 @@ class FiniteUpdates:
         trainer._save_interrupted()
         saved = "" if trainer.disable_checkpointing else "The state before it is saved, --c goes on from there"
         raise NumericalError(message + saved)
+
+
+def _judged(attempt: Attempt) -> tuple[bool, bool]:
+    """Whether the loss, and the norm of the gradients, are not finite; waits for the copy from the device."""
+    if attempt.copied is not None:
+        attempt.copied.synchronize()
+    loss_bad, norm_bad = (value != 0 for value in attempt.flags.tolist())
+    return loss_bad, norm_bad
 
 
 def require_finite_weights(trainer: Any) -> None:
