@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -161,10 +161,10 @@ def preprocessed_cases(
         if len(ahead) > pool.size + 1:
             yield ahead.popleft().result()
     while ahead:
-        last = ahead.popleft().result()
-        if not ahead:
+        if len(ahead) == 1:
+            ahead[0].wait()
             pool.close()  # idle processes are 200 MiB each, while the network has its last case
-        yield last
+        yield ahead.popleft().result()
 
 
 def _preprocess_here(
@@ -194,6 +194,10 @@ class _Preprocessing:
             Task(case.name, preprocess_case, (case, documents, verbose, folder), demand.preprocessing)
         )
         self._future.add_done_callback(lambda _: budget.keep(size))  # with self, the image would stay in a cycle
+
+    def wait(self) -> None:
+        """Until it has ended, in whatever way."""
+        wait((self._future,))
 
     def result(self) -> tuple[str, dict[str, Any] | Exception]:
         result = _result(self._name, self._future)

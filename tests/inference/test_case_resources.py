@@ -62,8 +62,8 @@ def test_demand_grows_with_what_it_depends_on(images: Path) -> None:
     assert one.network >= one.image + one.logits
     assert demand(members=2).network - one.network == one.logits
     assert demand(sums_here=False).network == one.image + one.logits
-    many = demand(heads=118)
-    assert many.logits == 2 * 118 * voxels and many.export > many.logits
+    many = demand(heads=60)
+    assert many.logits == 2 * 60 * voxels and many.export > many.logits
     assert one.preprocessing == many.preprocessing > 2 * one.image
     unknown = demand_of_case(case, None, DOCUMENTS, PLANS, Network(3))
     assert unknown.preprocessing > 0 and unknown.network == 0

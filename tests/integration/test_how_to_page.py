@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import locale
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,15 @@ def test_checking(nnunet_folders: Folders, monkeypatch: pytest.MonkeyPatch) -> N
     succeed("nnUNetv2_check_dataset", "-d", "5", "-np", "0")
 
 
+@pytest.fixture
+def _locale() -> Iterator[None]:
+    """ITK leaves the plain C locale behind when it has written DICOM: later tests would read files as ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
+@pytest.mark.usefixtures("_locale")
 def test_masks_and_dicom() -> None:
     masks, dicom = blocks(PAGE, "python", section="Use photographs, masks, DICOM")
     for folder in ("labelsTr", "imagesTr", "folder_of_one_series"):
