@@ -27,25 +27,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_lite.inference.lean_decoder import lean_decoder_of
+from nnunet_lite.inference.lean_decoder import LAYOUTS, is_hooked, lean_decoder_of
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 _DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
-_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _BLOCK = 2**17  # numbers normalized at once: half a MiB in float32, what a core's cache holds
 
 
 def with_channels_last(images: Tensor) -> Tensor:
     """A batch (b, c, ...) with the channels innermost in memory."""
     laid = _laid_out(images)
-    if laid.ndim in _LAYOUTS and laid.shape[1] == 1:  # is of either layout: its strides must tell which is meant
+    if laid.ndim in LAYOUTS and laid.shape[1] == 1:  # is of either layout: its strides must tell which is meant
         return laid.as_strided(laid.shape, (laid.stride(0), 1, *laid.stride()[2:]))
     return laid
 
 
 def _laid_out(tensor: Tensor) -> Tensor:
-    wanted = _LAYOUTS.get(tensor.ndim)
+    wanted = LAYOUTS.get(tensor.ndim)
     return tensor if wanted is None else tensor.contiguous(memory_format=wanted)
 
 
@@ -86,7 +85,7 @@ def _block_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     if type(module) is not nn.Sequential or module.training or "forward" in module.__dict__:
         return None
     parts = [part for part in module if not isinstance(part, _DROPOUTS)]
-    if len(parts) not in (2, 3) or any(_is_hooked(part) for part in (module, *module)):
+    if len(parts) not in (2, 3) or any(is_hooked(part) for part in (module, *module)):
         return None
     convolution, norm = parts[:2]
     known = type(convolution) in _CONVOLUTIONS and type(norm) in _NORMS and not norm.track_running_stats
@@ -98,7 +97,7 @@ def _block_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
 def _pointwise_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """What computes a convolution of single voxels, such as a network's last one; None for anything else."""
-    if type(module) not in _CONVOLUTIONS or _is_hooked(module) or "forward" in module.__dict__:
+    if type(module) not in _CONVOLUTIONS or is_hooked(module) or "forward" in module.__dict__:
         return None
     convolution: Any = module
     edges = {*convolution.kernel_size, *convolution.stride, convolution.groups}
@@ -117,10 +116,6 @@ def _compute_pointwise(convolution: Any, otherwise: Callable[[Tensor], Tensor], 
     weight, rows = convolution.weight.flatten(1), image[0].flatten(1)
     product = weight @ rows if convolution.bias is None else torch.addmm(convolution.bias[:, None], weight, rows)
     return product.view(1, -1, *image.shape[2:])
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 def _compute_block(convolution: Any, norm: Any, slope: float | None, image: Tensor) -> Tensor:
@@ -149,7 +144,7 @@ def _convolve(convolution: Any, image: Tensor) -> Tensor:
 
 
 def _is_channels_last(values: Tensor) -> bool:
-    return values.shape[1] > 1 and values.is_contiguous(memory_format=_LAYOUTS[values.ndim])
+    return values.shape[1] > 1 and values.is_contiguous(memory_format=LAYOUTS[values.ndim])
 
 
 def _normalize_rows(rows: Tensor, norm: Any, slope: float) -> None:

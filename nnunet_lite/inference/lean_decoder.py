@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes
 
 
 def lean_decoder_of(network: nn.Module) -> tuple[nn.Module, Callable[[list[Tensor]], Any]] | None:
@@ -29,12 +29,13 @@ def lean_decoder_of(network: nn.Module) -> tuple[nn.Module, Callable[[list[Tenso
     if type(network) not in (PlainConvUNet, ResidualEncoderUNet) or "forward" in network.__dict__:
         return None
     decoder: Any = network.decoder
-    if type(decoder) is not UNetDecoder or "forward" in decoder.__dict__ or _is_hooked(network) or _is_hooked(decoder):
+    if type(decoder) is not UNetDecoder or "forward" in decoder.__dict__ or is_hooked(network) or is_hooked(decoder):
         return None
     return decoder, partial(_decode, decoder, decoder.forward)
 
 
-def _is_hooked(module: nn.Module) -> bool:
+def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody looks at what a module gets or gives, who would not be called by another forward."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
@@ -56,7 +57,7 @@ def _blocks_of(stage: Any) -> list[nn.Module]:
     """The steps of a stage one by one, so that the first one's input need not wait for the last."""
     from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
 
-    known = type(stage) is StackedConvBlocks and not _is_hooked(stage) and not _is_hooked(stage.convs)
+    known = type(stage) is StackedConvBlocks and not is_hooked(stage) and not is_hooked(stage.convs)
     return list(stage.convs) if known else [stage]
 
 
@@ -73,7 +74,7 @@ def _joined(upsample: Any, held: list[Tensor], skips: list[Tensor]) -> Tensor:
     channels = upsample.out_channels
     skip = skips.pop()
     dtype = _dtype_of_result(held[0])
-    layout = _LAYOUTS.get(skip.ndim)
+    layout = LAYOUTS.get(skip.ndim)
     if layout is None or skip.dtype != dtype or skip.shape[1] < 2 or not skip.is_contiguous(memory_format=layout):
         return torch.cat((upsample(held.pop()), skip), 1)
     shape = (skip.shape[0], channels + skip.shape[1], *skip.shape[2:])

@@ -356,7 +356,7 @@ class nnUNetPredictor:
         return self._predict(input_image, (None,))
 
     def _predict(self, data: Tensor, members: Sequence[Weights | None], progress: Progress | None = None) -> Tensor:
-        self._documents()  # refuses without a model
+        self._require_model()
         if progress is not None:
             return predict_logits(self.network, data, self._settings(), members, self._load, progress)
         with self._bar() as bar:
@@ -393,11 +393,14 @@ class nnUNetPredictor:
             load_weights(self.network, member)
             self._loaded = self.network, member
 
-    def _documents(self) -> ModelDocuments:
+    def _require_model(self) -> None:
         if self.network is None:
             raise ArgumentError(
                 "This predictor has no model yet: call initialize_from_trained_model_folder, or manual_initialization"
             )
+
+    def _documents(self) -> ModelDocuments:
+        self._require_model()
         return ModelDocuments(self.plans_manager.plans, self.configuration_manager, self.dataset_json)
 
     def _predict_cases(
@@ -410,17 +413,9 @@ class nnUNetPredictor:
 
     def _pipeline(self, save_probabilities: bool, npp: int, nps: int) -> PredictionPipeline:
         documents = self._documents()
-        settings = PipelineSettings(
-            save_probabilities,
-            npp,
-            nps,
-            self.max_ram,
-            self.tile_step_size,
-            len(mirror_combinations(self._mirroring_axes())),
-            self.allow_tqdm,
-            self.verbose,
-            self.verbose_preprocessing,
-        )
+        copies = len(mirror_combinations(self._mirroring_axes()))
+        shown = (self.allow_tqdm, self.verbose, self.verbose_preprocessing)
+        settings = PipelineSettings(save_probabilities, npp, nps, self.max_ram, self.tile_step_size, copies, *shown)
         predict = partial(self.predict_item, probabilities=save_probabilities)
         return PredictionPipeline(documents, self.network_size(), predict, settings)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nnunet_lite.configuration import usable_processes
 from nnunet_lite.evaluation.evaluate_predictions import pair_files
 from nnunet_lite.evaluation.metrics import LabelOrRegion
+from nnunet_lite.evaluation.metrics_table import remove_outdated_table
 from nnunet_lite.evaluation.summary import label_or_region_to_key, load_summary_json, save_summary_json
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.plans.plans_manager import PlansManager
@@ -220,6 +221,7 @@ def _save_summary_unless_same(metrics: dict[str, Any], pairs: Sequence[Files], f
             pass
         logger.warning("%s does not fit the segmentations beside it; writing it anew", file)
     save_summary_json(_with_files(metrics, pairs, folder), file)
+    remove_outdated_table(file)
 
 
 def _write_processed(

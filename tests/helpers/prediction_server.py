@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+from helpers.sessions import living_processes
+
 COMMAND = "predict_from_modelfolder_entry"
 _IMPORTED = (  # so that runs need not
     "nnunet_lite.inference.predict_from_raw_data",
@@ -34,19 +36,6 @@ CANNOT_MOUNT = 99  # exit code
 _NEW_MOUNTS = 0x20000  # CLONE_NEWNS
 _PRIVATE = 0x44000  # MS_REC | MS_PRIVATE
 _CODE = "from helpers.prediction_server import serve; serve()"
-
-
-def living_processes(session: int) -> list[int]:
-    """Processes of a session that are neither ended nor zombies, the oldest number first."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            state, _, _, its_session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-        except (OSError, ValueError):
-            continue
-        if its_session == str(session) and state != "Z":
-            found.append(int(entry.name))
-    return sorted(found)
 
 
 class Run:

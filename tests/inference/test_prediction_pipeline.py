@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.dying_export import die_once_then_export, fail_to_export
+from helpers.sessions import left_over
 
 from nnunet_lite.exceptions import DatasetError, OutOfMemory, StorageError, WorkerError, nnUNetError
 from nnunet_lite.inference import case_resources, data_iterators, export_queue, prediction_pipeline
@@ -308,18 +309,6 @@ if __name__ == "__main__":
 """
 
 
-def processes_of_session(session: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            state, _, _, number = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-        except (OSError, ValueError):
-            continue
-        if number == str(session) and state != "Z":
-            found.append(int(entry.name))
-    return found
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as only Linux shows them")
 @pytest.mark.parametrize(
     ("number", "group", "code", "said"),
@@ -351,12 +340,8 @@ def test_a_stopped_command_ends_all_its_processes(
             time.sleep(0.05)
         (os.killpg if group else os.kill)(process.pid, number)
         errors = process.communicate(timeout=30)[1]
-        deadline = time.monotonic() + 10
-        while (left := processes_of_session(process.pid)) and time.monotonic() < deadline:
-            time.sleep(0.05)
     finally:
-        for pid in processes_of_session(process.pid):
-            os.kill(pid, signal.SIGKILL)
+        left = left_over(process.pid)
     assert (process.returncode, left) == (code, [])
     assert said in errors and "Traceback" not in errors
     assert sorted(file.name for file in out.iterdir()) == [

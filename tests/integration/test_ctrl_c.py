@@ -20,8 +20,8 @@ from conftest import Folders
 from helpers.commands import ENTRIES, half_written, succeed
 from helpers.datasets import make_dataset
 from helpers.models import write_model
-from helpers.prediction_server import living_processes
 from helpers.random_faults import write_images
+from helpers.sessions import left_over, living_processes
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 
@@ -74,12 +74,8 @@ class Job(NamedTuple):
             os.killpg(process.pid, signal.SIGINT)
         try:
             _, errors = process.communicate(timeout=LIMIT)
-            deadline = time.monotonic() + 10
-            while (left := living_processes(process.pid)) and time.monotonic() < deadline:
-                time.sleep(0.02)
         finally:
-            for pid in living_processes(process.pid):
-                os.kill(pid, signal.SIGKILL)
+            left = left_over(process.pid)
         assert "Traceback" not in errors, errors
         assert process.returncode in (0, 130, -signal.SIGINT), errors  # the last: it was over already
         assert process.returncode != 130 or "Stopped" in errors

@@ -236,10 +236,15 @@ def test_a_summary_of_other_predictions_is_made_anew(folders: Folders, caplog: p
     first = summary.stat().st_mtime_ns
     determine_postprocessing(*folders, None, None, num_processes=0)
     assert summary.stat().st_mtime_ns == first and "does not fit" not in caplog.text
+    table = folders.predictions / "summary.csv"
+    table.write_text("case,class,Dice\na,1,1.0\n")
+    determine_postprocessing(*folders, None, None, num_processes=0)
+    assert table.exists()
     folders.write("a", organs(), np.zeros_like(organs()))
     with caplog.at_level(logging.WARNING):
         determine_postprocessing(*folders, None, None, num_processes=0, keep_postprocessed_files=False)
     assert "does not fit the segmentations beside it" in caplog.text
+    assert not table.exists(), "a table of the earlier predictions"
     assert json.loads(summary.read_text())["foreground_mean"]["Dice"] == 0
     assert not (folders.predictions / "postprocessed").exists()
 
