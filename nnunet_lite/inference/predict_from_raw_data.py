@@ -25,7 +25,7 @@ from nnunet_lite.inference.memory_of_sums import most_bytes_of_sums
 from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
 from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline, resources_of
 from nnunet_lite.inference.prediction_request import ModelOrigin, requested_cases
-from nnunet_lite.inference.reduced_prediction import CaseInBands, ReducedPrediction
+from nnunet_lite.inference.reduced_prediction import CaseReduction, ReducedPrediction
 from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 from nnunet_lite.models.checkpoint import load_weights
 from nnunet_lite.models.model_documents import require_predictable
@@ -434,7 +434,9 @@ class nnUNetPredictor:
         further: Sequence[FurtherLabels] = (),
     ) -> Tensor | ReducedPrediction:
         """Logits of a preprocessed case; if they would be large, what is made of them, and `further` is filled."""
-        case = CaseInBands(name, item["data_properties"], self._documents(), item.get("ofile"), probabilities, further)
+        case = CaseReduction(
+            name, item["data_properties"], self._documents(), item.get("ofile"), probabilities, further
+        )
         data, members = load_as_tensor(item["data"]), self._members()
         try:
             with torch.inference_mode():

@@ -52,7 +52,7 @@ class ReducedPrediction(NamedTuple):
         return None
 
 
-class CaseInBands(NamedTuple):
+class CaseReduction(NamedTuple):
     """What is to be made of a preprocessed case."""
 
     name: str
