@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from nnunet_lite.control_groups import cpu_quota
 from nnunet_lite.exceptions import ArgumentError
 
 ANISO_THRESHOLD = 3  # an axis whose spacing (or patch edge) ratio exceeds this is treated on its own
@@ -19,7 +19,7 @@ _FALSE = ("false", "0", "f", "")
 
 
 def cpu_count() -> int:
-    """CPU cores this process may really use: affinity, container quota and SLURM allocation, the smallest counts."""
+    """CPU cores this process may really use: affinity, quota of a container or job, SLURM allocation; the smallest counts."""
     try:
         counts = [len(os.sched_getaffinity(0))]
     except AttributeError:  # only Linux has it
@@ -27,7 +27,7 @@ def cpu_count() -> int:
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
     if slurm.isdecimal() and int(slurm) > 0:
         counts.append(int(slurm))
-    quota = _cgroup_cpu_quota()
+    quota = cpu_quota()
     if quota is not None:
         counts.append(quota)
     return max(1, min(counts))
@@ -37,21 +37,6 @@ def num_compute_threads() -> int:
     """Threads of one computation on the CPU: the usable cores, or fewer if OMP_NUM_THREADS says so."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return min(int(wanted), cpu_count()) if wanted.isdecimal() and int(wanted) > 0 else cpu_count()
-
-
-def _cgroup_cpu_quota() -> int | None:
-    """Whole cores granted by a container's CPU quota (cgroup v2, then v1); None without one."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
-            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
-        return None
-    return max(1, int(quota) // int(period))
 
 
 def _integer(variable: str, default: int, minimum: int) -> int:

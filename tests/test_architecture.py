@@ -14,7 +14,7 @@ import nnunet_lite
 PACKAGE = Path(nnunet_lite.__file__).parent
 FLOORS = (  # lowest first; entries of one line may not import one another
     ("version",),
-    ("exceptions",),
+    ("exceptions", "control_groups"),
     ("configuration", "paths"),
     ("utilities", "compat"),
     ("extensions",),

@@ -15,7 +15,7 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS", "nnUNet_def_n_proc"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr("nnunet_lite.configuration._cgroup_cpu_quota", lambda: None)
+    monkeypatch.setattr("nnunet_lite.configuration.cpu_quota", lambda: None)
 
 
 @pytest.mark.parametrize(("slurm", "expected"), [("4", 4), ("32", 8), ("", 8), ("4(x2)", 8)])

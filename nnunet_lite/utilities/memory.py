@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from nnunet_lite.control_groups import memory_of_groups
 from nnunet_lite.exceptions import ArgumentError
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -56,23 +57,14 @@ def _proportional(pid: int) -> int | None:
 
 
 def memory_limit() -> int:
-    """Bytes this process may use at all: the container's limit or the machine's memory, the smaller."""
-    limits = [_physical_memory()]
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = _read(file)
-        if text.isdigit():
-            limits.append(int(text))
-    return min(limits)
+    """Bytes this process may use at all: the limit of a container or job, or the machine's memory, the smaller."""
+    return min([_physical_memory(), *(memory.limit for memory in memory_of_groups())])
 
 
 def available_memory() -> int:
-    """Bytes that can still be taken now without swapping, within the container's limit."""
+    """Bytes that can still be taken now without swapping, within the limits of a container or job."""
     available = _meminfo("MemAvailable") or _physical_memory() // 2
-    limit = memory_limit()
-    used = _read("/sys/fs/cgroup/memory.current")
-    if used.isdigit() and limit < _physical_memory():
-        available = min(available, max(0, limit - int(used)))
-    return min(available, limit)
+    return min([available, *(max(0, memory.limit - memory.used) for memory in memory_of_groups())])
 
 
 def _physical_memory() -> int:
