@@ -19,7 +19,7 @@ _FALSE = ("false", "0", "f", "")
 
 
 def cpu_count() -> int:
-    """CPU cores this process may really use: affinity, quota of a container or job, SLURM allocation; the smallest counts."""
+    """CPU cores this process may really use: affinity, quota of a container or job, SLURM; the smallest counts."""
     try:
         counts = [len(os.sched_getaffinity(0))]
     except AttributeError:  # only Linux has it

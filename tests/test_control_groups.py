@@ -45,7 +45,8 @@ def test_no_groups_at_all(tree: Path) -> None:
 
 
 def test_a_container_of_version_2(tree: Path) -> None:
-    group(tree, memory_max=8 * GIB, memory_current=3 * GIB, memory_stat="anon 5\nfile 9\ninactive_file 7", cpu_max="max")
+    statistics = "anon 5\nfile 9\ninactive_file 7"
+    group(tree, memory_max=8 * GIB, memory_current=3 * GIB, memory_stat=statistics, cpu_max="max 100000")
     (tree.parent / "membership").write_text("0::/\n")
     assert memory_of_groups() == [Memory(8 * GIB, 3 * GIB - 7)]
     assert cpu_quota() is None
@@ -124,7 +125,8 @@ def test_a_real_group(real_group: Path) -> None:
     (real_group / "memory.limit_in_bytes").write_text(str(GIB))
     code = (
         "import pathlib, sys; pathlib.Path(sys.argv[1], 'cgroup.procs').write_text('0');"
-        "from nnunet_lite.utilities.memory import available_memory, memory_limit; print(memory_limit(), available_memory())"
+        "from nnunet_lite.utilities.memory import available_memory, memory_limit;"
+        "print(memory_limit(), available_memory())"
     )
     outcome = subprocess.run([sys.executable, "-c", code, str(real_group)], capture_output=True, text=True, check=True)
     limit, available = map(int, outcome.stdout.split())

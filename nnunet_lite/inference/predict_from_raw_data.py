@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,36 +11,41 @@ from typing import Any, cast
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from nnunet_lite.configuration import compile_requested, num_compute_threads, num_processes_default
 from nnunet_lite.exceptions import ArgumentError, NumericalError
 from nnunet_lite.inference.case_resources import Network
-from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments, preprocess_case, preprocessed_cases
+from nnunet_lite.inference.data_iterators import CaseToPredict, preprocess_case, preprocessed_cases
 from nnunet_lite.inference.device_memory import DeviceMemory, Weights
 from nnunet_lite.inference.export_prediction import load_as_tensor
 from nnunet_lite.inference.export_queue import export_case
 from nnunet_lite.inference.further_labels import FurtherLabels
-from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, predict_logits
-from nnunet_lite.inference.memory_of_sums import most_bytes_of_sums
+from nnunet_lite.inference.logit_prediction import Progress
+from nnunet_lite.inference.model_in_use import ModelInUse
 from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
 from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline, resources_of
 from nnunet_lite.inference.prediction_request import ModelOrigin, requested_cases
 from nnunet_lite.inference.reduced_prediction import CaseReduction, ReducedPrediction
+from nnunet_lite.inference.replaced_steps import (
+    LOGITS,
+    SLIDING_WINDOW,
+    SeveralPasses,
+    checked,
+    mean_over_members,
+    replaces,
+)
 from nnunet_lite.inference.test_time_augmentation import mirror_combinations
-from nnunet_lite.models.checkpoint import load_weights
 from nnunet_lite.models.model_documents import require_predictable
 from nnunet_lite.models.model_names import Fold
 from nnunet_lite.models.trained_model import TrainedModel
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
-from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.device import can_compile, empty_cache, num_threads, require_device, resolve_precision
 from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.parallel import WorkerPool
 
 
-class nnUNetPredictor:
+class nnUNetPredictor(ModelInUse):
     """Predicts images with a trained model (nnU-Net v2 2.8.1 methods, arguments and return values).
 
     Args:
@@ -57,12 +63,6 @@ class nnUNetPredictor:
         max_ram: bytes that the prediction of files may take in all its processes (default: 80 % of what is free). With
             a low limit large images are predicted in bands, with the same result.
     """
-
-    plans_manager = cast("PlansManager", None)  # these five: until there is a model
-    configuration_manager = cast("ConfigurationManager", None)
-    dataset_json = cast("dict[str, Any]", None)
-    label_manager = cast("LabelManager", None)
-    network = cast("nn.Module", None)
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class nnUNetPredictor:
         self.trainer_name: str | None = None
         self.allowed_mirroring_axes: tuple[int, ...] | None = None
         self._origin: ModelOrigin | None = None
-        self._loaded: tuple[nn.Module, Weights] | None = None  # network, and the member whose weights it has
+        self._loaded = None
         self._memory = DeviceMemory()
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -347,6 +347,8 @@ class nnUNetPredictor:
 
         In half precision on the CPU.
         """
+        if replaces(self, nnUNetPredictor, SLIDING_WINDOW):
+            return mean_over_members(self.predict_sliding_window_return_logits, data, self._members(), self._load)
         return self._predict(data, self._members())
 
     @torch.inference_mode()
@@ -354,54 +356,6 @@ class nnUNetPredictor:
         """As `predict_logits_from_preprocessed_data`, with the weights that the network has now."""
         self._loaded = None  # they may be the caller's own
         return self._predict(input_image, (None,))
-
-    def _predict(self, data: Tensor, members: Sequence[Weights | None], progress: Progress | None = None) -> Tensor:
-        self._require_model()
-        if progress is not None:
-            return predict_logits(self.network, data, self._settings(), members, self._load, progress)
-        with self._bar() as bar:
-            return predict_logits(self.network, data, self._settings(), members, self._load, bar)
-
-    def _bar(self) -> Any:
-        return tqdm(disable=None if self.allow_tqdm else True, leave=False, unit="tile")  # None: no terminal
-
-    def _settings(self) -> PredictionSettings:
-        return PredictionSettings(
-            patch_size=tuple(self.configuration_manager.patch_size),
-            tile_step_size=self.tile_step_size,
-            use_gaussian=self.use_gaussian,
-            mirroring_axes=self._mirroring_axes(),
-            heads=self.label_manager.num_segmentation_heads,
-            device=self.device,
-            sums_on_device=self.perform_everything_on_device,
-            autocast_dtype=self.autocast_dtype,
-            dtype_of_sums=self.dtype_of_sums,
-            max_ram=self.max_ram,
-            memory=self._memory,
-        )
-
-    def _mirroring_axes(self) -> tuple[int, ...] | None:
-        return self.allowed_mirroring_axes if self.use_mirroring else None
-
-    def _members(self) -> Sequence[Weights | None]:
-        """Weights of each member, or one None: the network as it is."""
-        return self.list_of_parameters or (None,)
-
-    def _load(self, member: Weights | None) -> None:
-        network, loaded = self._loaded or (None, None)
-        if member is not None and (member is not loaded or network is not self.network):
-            load_weights(self.network, member)
-            self._loaded = self.network, member
-
-    def _require_model(self) -> None:
-        if self.network is None:
-            raise ArgumentError(
-                "This predictor has no model yet: call initialize_from_trained_model_folder, or manual_initialization"
-            )
-
-    def _documents(self) -> ModelDocuments:
-        self._require_model()
-        return ModelDocuments(self.plans_manager.plans, self.configuration_manager, self.dataset_json)
 
     def _predict_cases(
         self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int, done_before: int = 0
@@ -420,10 +374,12 @@ class nnUNetPredictor:
         return PredictionPipeline(documents, self.network_size(), predict, settings)
 
     def network_size(self) -> Network:
-        """What decides how much memory a case's logits take."""
-        heads, members = self.label_manager.num_segmentation_heads, len(self._members())
-        sums_here, most = not self.perform_everything_on_device, most_bytes_of_sums(self.max_ram)
-        return Network(heads, members, sums_here, self.dtype_of_sums.itemsize, most)
+        """What decides how much memory a case's logits take; steps of somebody's own hold those of the whole image."""
+        size = super().network_size()
+        return size._replace(most_sums=sys.maxsize) if self._has_own_steps() else size
+
+    def _has_own_steps(self) -> bool:
+        return replaces(self, nnUNetPredictor, LOGITS, SLIDING_WINDOW)
 
     def predict_item(
         self,
@@ -440,7 +396,17 @@ class nnUNetPredictor:
         data, members = load_as_tensor(item["data"]), self._members()
         try:
             with torch.inference_mode():
+                if self._has_own_steps():
+                    return self._own_logits(data, progress)
                 reduced = case.predict(self.network, data, self._settings(), members, self._load, progress)
                 return self._predict(data, members, progress) if reduced is None else reduced
         except NumericalError as error:
             raise NumericalError(f"{name}: {error}") from error
+
+    def _own_logits(self, data: Tensor, progress: Progress | None) -> Tensor:
+        self._progress = None if progress is None else SeveralPasses(progress, len(self._members()))
+        try:
+            logits = self.predict_logits_from_preprocessed_data(data)
+        finally:
+            self._progress = None
+        return checked(logits, data, self.label_manager.num_segmentation_heads)
