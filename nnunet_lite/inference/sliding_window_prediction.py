@@ -221,7 +221,7 @@ def add_predictions(
     weights = sliding.weights.float()
 
     def add(windows: Sequence[Window], network: Callable[[Tensor], Tensor]) -> Tensor:
-        tiles = torch.stack([_at(image, window) for window in windows]).to(device, non_blocking=True)
+        tiles = torch.stack([_at(image, window) for window in windows]).to(device)
         output = network(tiles[:, :, 0] if flat else tiles)
         output = (output.unsqueeze(2) if flat else output).to(total.device)
         finite = torch.isfinite(output.flatten(1).sum(1, dtype=torch.float32))
