@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +26,7 @@ from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.exchange_folder import ExchangeFolder
 from nnunet_lite.utilities.files import storage_errors
 from nnunet_lite.utilities.parallel import Task, WorkerPool
-from nnunet_lite.utilities.waiting import error_of
+from nnunet_lite.utilities.waiting import error_of, wait_for_any
 
 _LARGE = 2**26  # bytes; larger arrays go between processes as memory-mapped files, smaller ones through the pipe
 
@@ -197,7 +197,7 @@ class _Preprocessing:
 
     def wait(self) -> None:
         """Until it has ended, in whatever way."""
-        wait((self._future,))
+        wait_for_any([self._future])
 
     def result(self) -> tuple[str, dict[str, Any] | Exception]:
         result = _result(self._name, self._future)
