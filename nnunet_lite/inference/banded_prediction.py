@@ -11,11 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nnunet_lite.exceptions import NumericalError
-from nnunet_lite.inference.device_memory import Weights
-from nnunet_lite.inference.logit_prediction import Ensemble, PredictionSettings, Progress, rounded
+from nnunet_lite.inference.logit_prediction import Ensemble, out_of_memory, rounded
 from nnunet_lite.inference.memory_of_sums import PIECE
 from nnunet_lite.inference.sliding_window_prediction import Window, weighted_mean
 from nnunet_lite.utilities.device import is_out_of_memory
@@ -64,23 +63,15 @@ class RollingSums:
 
 
 def predict_in_bands(
-    network: nn.Module,
-    image: Tensor,
-    settings: PredictionSettings,
-    members: Sequence[Weights | None],
-    load: Callable[[Weights | None], None],
-    start: Callable[[], Receiver],
-    *,
-    lines: bool,
-    on_device: bool = False,
-    bar: Progress | None = None,
+    ensemble: Ensemble, image: Tensor, start: Callable[[], Receiver], *, lines: bool, on_device: bool = False
 ) -> None:
     """Predict as `predict_logits` does, and hand the logits on in order instead of returning them.
 
     An ensemble's sums are held member by member for the band, and weights change once per member and band.
 
     Args:
-        network, image, settings, members, load, bar: as for `predict_logits`.
+        ensemble: how to predict.
+        image: (c, x, y, z), preprocessed.
         start: called at the start, and again if all must be done anew with sums in main memory; what it returns is
             called with the number of a slice and its next logits.
         lines: a band is a range of lines of one slice, (heads, 1, n, z), which 2D tiles allow; else a range of planes
@@ -89,38 +80,36 @@ def predict_in_bands(
 
     Raises:
         NumericalError: the network put out NaN or infinity; names the tile.
+        OutOfMemory: one tile at a time, and a band in main memory, are still too much.
     """
-    size = _bytes_of_band(image, settings, len(members), lines)
-    if settings.sums_on_device and not settings.memory.holds_sums(size, settings.device):
-        settings = replace(settings, sums_on_device=False)
-    ensemble = Ensemble(network, settings, members, load, bar)
-    if _run_bands(_Bands(ensemble, image, lines, on_device), start()):
-        return
-    settings.memory.refuse_sums(size, settings.device, "beside one image in the network")
+    settings = ensemble.settings
+    sums = settings.memory_of_sums(image.shape[1:], len(ensemble.members))
+    size = sums.image(len(image)) + sums.band(lines=lines, tiles_per_pass=settings.tiles_per_pass)
+    if settings.sums_on_device and settings.memory.holds_sums(size, settings.device):
+        try:
+            _run_bands(ensemble, image, start(), lines, on_device)
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        settings.memory.refuse_sums(size, settings.device, "beside one image in the network")  # the band's are gone
     settings = replace(settings, sums_on_device=False)
-    predict_in_bands(network, image, settings, members, load, start, lines=lines, on_device=on_device, bar=bar)
+    try:
+        _run_bands(replace(ensemble, settings=settings), image, start(), lines, on_device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(image, settings, size) from error
 
 
-def _run_bands(bands: _Bands, receive: Receiver) -> bool:
-    """Predict all bands; False if the device's memory did not suffice and sums in main memory may help.
-
-    Then neither the generator nor the error, whose traceback leads to it, keep their sums any more.
-    """
+def _run_bands(ensemble: Ensemble, image: Tensor, receive: Receiver, lines: bool, on_device: bool) -> None:
+    """Predict all bands where the settings say."""
+    bands = _Bands(ensemble, image, lines, on_device)
     finished = bands.run()
     try:
         _hand_on(finished, receive, in_background=bands.computes_elsewhere)
-        return True
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or not bands.sums_on_device:
-            raise
     finally:
-        finished.close()
-    return False
-
-
-def _bytes_of_band(image: Tensor, settings: PredictionSettings, members: int, lines: bool) -> int:
-    sums = settings.memory_of_sums(image.shape[1:], members)
-    return sums.image(len(image)) + sums.band(lines=lines, tiles_per_pass=settings.tiles_per_pass)
+        finished.close()  # the generator must not keep its sums
 
 
 def _hand_on(finished: Iterator[tuple[int, Tensor]], receive: Receiver, in_background: bool) -> None:
@@ -160,7 +149,6 @@ class _Bands:
             whole = replace(whole, image_size=tuple(image.shape[1:]), windows=windows)
         self._image, self._sliding = image, whole
         self._axis = 1 if lines else 0  # of the spatial ones
-        self.sums_on_device = self._settings.sums_on_device
         self.computes_elsewhere = self._settings.device.type != "cpu"
 
     @torch.inference_mode()

@@ -29,7 +29,16 @@ from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 from nnunet_lite.utilities.device import is_out_of_memory
 from nnunet_lite.utilities.memory import format_size
 
-__all__ = ["Ensemble", "PredictionSettings", "Progress", "Weights", "logits_on_device", "predict_logits", "rounded"]
+__all__ = [
+    "Ensemble",
+    "PredictionSettings",
+    "Progress",
+    "Weights",
+    "logits_on_device",
+    "out_of_memory",
+    "predict_logits",
+    "rounded",
+]
 
 
 class Progress(Protocol):
@@ -219,7 +228,8 @@ def predict_logits(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise _out_of_memory(image, settings, len(members)) from error
+        sums = settings.memory_of_sums(image.shape[1:], len(members))
+        raise out_of_memory(image, settings, sums.whole + sums.image(len(image))) from error
 
 
 def logits_on_device(ensemble: Ensemble, image: Tensor) -> Tensor | None:
@@ -242,13 +252,12 @@ def logits_on_device(ensemble: Ensemble, image: Tensor) -> Tensor | None:
     return None
 
 
-def _out_of_memory(image: Tensor, settings: PredictionSettings, members: int) -> OutOfMemory:
-    sums = settings.memory_of_sums(image.shape[1:], members)
+def out_of_memory(image: Tensor, settings: PredictionSettings, size: int) -> OutOfMemory:
+    """The error of an image (c, x, y, z) that is too large even one patch at a time, with `size` bytes held beside."""
     return OutOfMemory(
         f"the memory of {settings.device} does not suffice for an image of {tuple(image.shape[1:])} voxels in network "
-        f"space: one patch of {settings.patch_size} at a time in the network, "
-        f"{format_size(sums.whole + sums.image(len(image)))} for image and sums in main memory; "
-        "free memory, or predict on another machine"
+        f"space: one patch of {settings.patch_size} at a time in the network, {format_size(size)} for image and sums "
+        "in main memory; free memory, or predict on another machine"
     )
 
 

@@ -20,7 +20,7 @@ from nnunet_lite.inference.device_memory import DeviceMemory, Weights
 from nnunet_lite.inference.export_prediction import load_as_tensor
 from nnunet_lite.inference.export_queue import export_case
 from nnunet_lite.inference.further_labels import FurtherLabels
-from nnunet_lite.inference.logit_prediction import Progress
+from nnunet_lite.inference.logit_prediction import Ensemble, Progress
 from nnunet_lite.inference.model_in_use import ModelInUse
 from nnunet_lite.inference.prediction_cases import Output, Source, array_cases
 from nnunet_lite.inference.prediction_pipeline import Item, PipelineSettings, PredictionPipeline, resources_of
@@ -398,7 +398,8 @@ class nnUNetPredictor(ModelInUse):
             with torch.inference_mode():
                 if self._has_own_steps():
                     return self._own_logits(data, progress)
-                reduced = case.predict(self.network, data, self._settings(), members, self._load, progress)
+                ensemble = Ensemble(self.network, self._settings(), members, self._load, progress)
+                reduced = case.predict(ensemble, data)
                 return self._predict(data, members, progress) if reduced is None else reduced
         except NumericalError as error:
             raise NumericalError(f"{name}: {error}") from error

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from nnunet_lite.configuration import num_compute_threads
 from nnunet_lite.inference.banded_prediction import Receiver, predict_in_bands
@@ -22,7 +22,7 @@ from nnunet_lite.inference.export_prediction import (
     views_in_network_space,
 )
 from nnunet_lite.inference.further_labels import FurtherLabels, and_further
-from nnunet_lite.inference.logit_prediction import Ensemble, PredictionSettings, Progress, Weights, logits_on_device
+from nnunet_lite.inference.logit_prediction import Ensemble, logits_on_device
 from nnunet_lite.inference.memory_of_sums import bands_are_lines, most_bytes_of_sums
 from nnunet_lite.inference.plane_stream import PlaneStream
 from nnunet_lite.plans.label_manager import LabelManager
@@ -62,27 +62,22 @@ class CaseReduction(NamedTuple):
     with_probabilities: bool
     further: Sequence[FurtherLabels] = ()  # made of the same logits
 
-    def predict(
-        self,
-        network: nn.Module,
-        image: Tensor,
-        settings: PredictionSettings,
-        members: Sequence[Weights | None],
-        load: Callable[[Weights | None], None],
-        bar: Progress | None = None,
-    ) -> ReducedPrediction | None:
+    def predict(self, ensemble: Ensemble, image: Tensor) -> ReducedPrediction | None:
         """Predict and reduce where logits can stay on a GPU, or are large, else return None and do nothing.
 
         Logits are also left to the ordinary path where something must see all of them: a resampling function that is
         not linear, or a label manager of one's own.
 
-        Args: as for `predict_logits`.
+        Args:
+            ensemble: how to predict.
+            image: (c, x, y, z), preprocessed.
         """
+        settings = ensemble.settings
         plans_manager, configuration = PlansManager(self.documents.plans), self.documents.configuration
         label_manager = plans_manager.get_label_manager(self.documents.dataset_json)
         if image.ndim != 4 or type(label_manager) is not LabelManager:
             return None
-        size = settings.memory_of_sums(image.shape[1:], len(members)).whole
+        size = settings.memory_of_sums(image.shape[1:], len(ensemble.members)).whole
         only_labels = not self.with_probabilities and not self.further
         on_device = settings.sums_on_device and only_labels and reduces_on(settings.device)
         is_large = size > most_bytes_of_sums(settings.max_ram)
@@ -95,7 +90,6 @@ class CaseReduction(NamedTuple):
         def views(probabilities: NDArray[np.float32] | None) -> ViewsInNetworkSpace:
             return views_in_network_space(plans_manager, label_manager, self.properties, labels, probabilities)
 
-        ensemble = Ensemble(network, settings, members, load, bar)
         logits = logits_on_device(ensemble, image) if on_device else None
         labels = empty_labels(plans_manager, label_manager, self.properties)
         if logits is not None:
@@ -110,15 +104,11 @@ class CaseReduction(NamedTuple):
         def run(probabilities: NDArray[np.float32] | None) -> None:
             inside = views(probabilities)
             predict_in_bands(
-                network,
+                ensemble,
                 image,
-                settings,
-                members,
-                load,
                 lambda: and_further(_receiver(plan, label_manager, inside, lines), self.further, label_manager),
                 lines=lines,
                 on_device=on_device,
-                bar=bar,
             )
 
         return self._with_probabilities(run, labels, settings.heads)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_lite.exceptions import NumericalError
+from nnunet_lite.exceptions import NumericalError, OutOfMemory
 from nnunet_lite.inference import banded_prediction
 from nnunet_lite.inference.banded_prediction import RollingSums, predict_in_bands
-from nnunet_lite.inference.logit_prediction import PredictionSettings, predict_logits
+from nnunet_lite.inference.logit_prediction import Ensemble, PredictionSettings, predict_logits
 from nnunet_lite.utilities.device import num_threads
 
 HEADS = 3
@@ -58,8 +58,7 @@ def in_bands(model: nn.Module, image: torch.Tensor, lines: bool, *more: Any, **o
         parts.clear()
         return lambda number, logits: parts.setdefault(number, []).append(logits)
 
-    members, load = more[1:] or ((None,), lambda member: None)
-    predict_in_bands(model, image, more[0], members, load, start, lines=lines, **options)
+    predict_in_bands(Ensemble(model, *more), image, start, lines=lines, **options)
     return torch.cat([torch.cat(part, 2 if lines else 1) for _, part in sorted(parts.items())], 1)
 
 
@@ -127,7 +126,7 @@ def test_memory_that_runs_out_is_met_with_smaller_passes():
     found = in_bands(model, torch.zeros(1, 1, 60, 30), True, settings(images_per_pass=4))
     assert bool((found == 1).all()) and found.shape == (HEADS, 1, 60, 30)
     assert set(model.sizes[:5]) == {4} and max(model.sizes[5:]) == 2
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(OutOfMemory, match=r"\(1, 60, 30\) voxels.* for image and sums in main memory"):
         in_bands(Constant(1.0, failures=9), torch.zeros(1, 1, 60, 30), True, settings(images_per_pass=4))
 
 
@@ -209,7 +208,21 @@ def test_sums_are_freed_before_all_is_done_anew(monkeypatch, in_background):
     gc.disable()  # a cycle would be as good as a leak: nothing looks for them while the device allocates
     try:
         image, chosen = torch.zeros(1, 50, 20, 10), settings(sums_on_device=True)
-        predict_in_bands(Constant(1.0), image, chosen, (None,), lambda member: None, start, lines=False)
+        predict_in_bands(Ensemble(Constant(1.0), chosen), image, start, lines=False)
     finally:
         gc.enable()
     assert counts == [0, 0] and bool((torch.cat(found, 1) == 1).all())
+
+
+def test_an_image_that_does_not_fit_on_the_device_stays_in_main_memory(monkeypatch, caplog):
+    """What is free there was estimated: moving the image may fail all the same."""
+    tiles_of = Ensemble.tiles_of
+
+    def scarce(self: Ensemble, image: torch.Tensor) -> Any:
+        if self.settings.sums_on_device:
+            raise torch.OutOfMemoryError("no memory")
+        return tiles_of(self, image)
+
+    monkeypatch.setattr(Ensemble, "tiles_of", scarce)
+    found = in_bands(Constant(1.0), torch.zeros(1, 9, 20, 10), False, settings(sums_on_device=True))
+    assert bool((found == 1).all()) and "beside one image in the network" in caplog.text

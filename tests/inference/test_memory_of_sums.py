@@ -11,7 +11,7 @@ from torch import nn
 
 from nnunet_lite.inference import memory_of_sums
 from nnunet_lite.inference.banded_prediction import predict_in_bands
-from nnunet_lite.inference.logit_prediction import PredictionSettings, predict_logits
+from nnunet_lite.inference.logit_prediction import Ensemble, PredictionSettings, predict_logits
 from nnunet_lite.inference.memory_of_sums import MemoryOfSums, bands_are_lines, most_bytes_of_sums, padded_shape
 from nnunet_lite.inference.sliding_window_prediction import pad_to_tile
 from nnunet_lite.utilities.device import num_threads
@@ -59,8 +59,7 @@ def most(chosen: PredictionSettings, shape: tuple[int, ...], members: int, *, li
         if lines is None:
             predict_logits(model, image, chosen, weights, lambda member: None)
         else:
-            options: dict[str, Any] = {"lines": lines}
-            predict_in_bands(model, image, chosen, weights, lambda member: None, lambda: lambda *piece: None, **options)
+            predict_in_bands(Ensemble(model, chosen, weights), image, lambda: lambda *piece: None, lines=lines)
     return allocated.most
 
 
