@@ -73,9 +73,9 @@ def reduce_logits_on_device(
 def _boxes(plan: InterpolationPlan, heads: int, budget: int) -> Iterator[tuple[slice, slice]]:
     """Planes and rows of the output whose values fit the budget together; one row of one plane at least."""
     planes, rows, _ = (axis.size_out for axis in plan.axes)
-    y, z = (max(axis.size_in, axis.size_out) for axis in plan.axes[1:])
-    at_once = max(1, budget // (4 * _COPIES * heads * y * z))
-    height = min(rows, max(1, budget // (4 * _COPIES * heads * z))) if at_once == 1 else rows
+    x, y, z = (max(axis.size_in, axis.size_out) for axis in plan.axes)  # where logits are finer, more of them are read
+    at_once = max(1, budget * planes // (4 * _COPIES * heads * x * y * z))
+    height = min(rows, max(1, budget * rows // (4 * _COPIES * heads * y * z))) if at_once == 1 else rows
     for plane in range(0, planes, at_once):
         for row in range(0, rows, height):
             yield slice(plane, min(plane + at_once, planes)), slice(row, min(row + height, rows))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.allocated import Allocated
 
 from nnunet_lite.inference import device_reduction, logit_reduction
 from nnunet_lite.inference.device_reduction import can_reduce_on_device, reduce_logits_on_device
@@ -154,6 +155,19 @@ def test_a_failing_block_ends_the_export(monkeypatch):
     for threads in (1, 3):
         with pytest.raises(MemoryError, match="no more"):
             reduce_logits(torch.zeros((2, 40, 9, 9)), plan, plain(2), np.zeros((40, 9, 9), np.uint8), threads=threads)
+
+
+@pytest.mark.parametrize("shape", [(6, 10, 10), (12, 20, 20), (60, 20, 20), (20, 80, 20)])
+def test_boxes_keep_to_their_budget_also_where_logits_are_finer_than_the_image(shape):
+    logits = torch.randn((3, *shape), generator=torch.Generator().manual_seed(0)).half()
+    plan = interpolation_plan(shape, (12, 20, 20), (1, 1, 1), (1, 1, 1), 1)
+    budget = 4 * 6 * 3 * 6 * 20 * 20  # for six planes of the result
+    found, expected = (np.zeros((12, 20, 20), np.uint8) for _ in range(2))
+    with Allocated() as allocated:
+        reduce_logits_on_device(logits, plan, plain(3), found, budget)
+    assert budget / 10 < allocated.most <= budget
+    reduce_logits(logits, plan, plain(3), expected)
+    assert np.mean(found != expected) < 0.01  # ties
 
 
 @pytest.mark.parametrize("failures", [1, 100])
