@@ -89,6 +89,7 @@ class ModelInUse:
     def _load(self, member: Weights | None) -> None:
         network, loaded = self._loaded or (None, None)
         if member is not None and (member is not loaded or network is not self.network):
+            self._loaded = None  # should it be stopped halfway, the network has no member's weights
             load_weights(self.network, member)
             self._loaded = self.network, member
 

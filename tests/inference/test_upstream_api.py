@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from helpers.models import write_model
+from torch import nn
 
 from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunet_lite.inference import model_in_use
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
 
 sitk = pytest.importorskip("SimpleITK")
@@ -301,4 +303,25 @@ def test_weights_of_the_callers_own_do_not_stay(model: Path) -> None:
     own = {name: 2 * tensor for name, tensor in predictor.network.state_dict().items()}
     predictor.network.load_state_dict(own)
     assert not torch.equal(predictor.predict_sliding_window_return_logits(data), expected)
+    assert torch.equal(predictor.predict_logits_from_preprocessed_data(data), expected)
+
+
+def test_weights_that_were_loaded_halfway_do_not_stay(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in a notebook: what it interrupts is done again, whoever comes next."""
+    predictor, load = predictor_of(model), model_in_use.load_weights
+    data = torch.randn(1, 9, 10, 11)
+    first = predictor.list_of_parameters
+    assert first is not None
+    expected = predictor.predict_logits_from_preprocessed_data(data)
+
+    def stopped(network: nn.Module, weights: Any) -> None:
+        load(network, {name: 2 * tensor for name, tensor in weights.items()})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model_in_use, "load_weights", stopped)
+    predictor.list_of_parameters = [dict(first[0])]
+    with pytest.raises(KeyboardInterrupt):
+        predictor.predict_logits_from_preprocessed_data(data)
+    monkeypatch.setattr(model_in_use, "load_weights", load)
+    predictor.list_of_parameters = first
     assert torch.equal(predictor.predict_logits_from_preprocessed_data(data), expected)
