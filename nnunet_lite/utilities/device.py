@@ -52,9 +52,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def require_device(device: torch.device) -> None:
-    """Raise ArgumentError if this machine has no device of this type."""
+    """Raise ArgumentError if this machine has no device of this type, or not as many."""
     if device.type in ("cuda", "mps"):
         resolve_device(device.type)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ArgumentError(f"There is no GPU {device}: PyTorch sees {torch.cuda.device_count()}, numbered from 0")
 
 
 def set_num_threads(device: torch.device) -> None:
@@ -100,8 +102,12 @@ def resolve_precision(name: str, device: torch.device, *, training: bool) -> tor
         raise ArgumentError(f"--precision {name!r}: expected auto, {', '.join(PRECISIONS)}")
     if name == "fp16" and device.type == "cpu":
         raise ArgumentError("--precision fp16 needs a GPU; on a CPU use bf16 or float32")
-    if name == "bf16" and device.type == "cuda" and not cuda_supports_bf16(device):
-        raise ArgumentError("--precision bf16: this GPU has no bfloat16 (Ampere and later have); use fp16 or float32")
+    if name == "bf16" and device.type == "cuda":
+        require_device(device)  # else asking it fails in torch's words
+        if not cuda_supports_bf16(device):
+            raise ArgumentError(
+                "--precision bf16: this GPU has no bfloat16 (Ampere and later have); use fp16 or float32"
+            )
     return PRECISIONS[name]
 
 

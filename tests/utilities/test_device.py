@@ -11,7 +11,7 @@ import torch
 
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.utilities import device as devices
-from nnunet_lite.utilities.device import can_compile, resolve_device, resolve_precision
+from nnunet_lite.utilities.device import can_compile, require_device, resolve_device, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -55,6 +55,8 @@ def test_bf16_needs_a_gpu_that_has_it(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], works: bool
 ) -> None:
     cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert resolve_precision("auto", cuda, training=True) is torch.float16
     if works:
@@ -94,3 +96,15 @@ def test_a_device_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ArgumentError, match=expected) as caught:
         resolve_device(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    require_device(torch.device("cuda"))
+    require_device(torch.device("cuda:1"))
+    with pytest.raises(ArgumentError, match="no GPU cuda:2: PyTorch sees 2, numbered from 0"):
+        require_device(torch.device("cuda:2"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ArgumentError, match="no CUDA GPU"):
+        resolve_precision("bf16", torch.device("cuda"), training=False)
