@@ -17,7 +17,7 @@ from torch import Tensor
 from nnunet_lite.inference.logit_reduction import reduce_logits, taps_of
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan
-from nnunet_lite.utilities.device import empty_cache, free_memory, is_out_of_memory
+from nnunet_lite.utilities.device import empty_cache, free_memory, in_main_memory, is_out_of_memory
 from nnunet_lite.utilities.logging import logger
 
 BUDGET = 2**28  # bytes for intermediate values, where the device does not tell what it has or others take it, too
@@ -67,7 +67,7 @@ def reduce_logits_on_device(
                 logger.warning("The GPU's memory does not suffice to resize logits; this is done on the CPU")
                 break
             budget //= 4
-    reduce_logits(logits.cpu(), plan, label_manager, labels)
+    reduce_logits(in_main_memory(logits), plan, label_manager, labels)
 
 
 def _boxes(plan: InterpolationPlan, heads: int, budget: int) -> Iterator[tuple[slice, slice]]:

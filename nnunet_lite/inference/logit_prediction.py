@@ -26,7 +26,7 @@ from nnunet_lite.inference.sliding_window_prediction import (
     weighted_mean,
 )
 from nnunet_lite.inference.test_time_augmentation import mirror_combinations
-from nnunet_lite.utilities.device import is_out_of_memory
+from nnunet_lite.utilities.device import in_main_memory, is_out_of_memory
 from nnunet_lite.utilities.memory import format_size
 
 __all__ = [
@@ -221,7 +221,7 @@ def predict_logits(
     ensemble = Ensemble(network, settings, members, load, bar)
     logits = logits_on_device(ensemble, image)
     if logits is not None:
-        return logits.cpu()
+        return in_main_memory(logits)
     settings = replace(settings, sums_on_device=False)
     try:
         return _mean_over_members(replace(ensemble, settings=settings), image)

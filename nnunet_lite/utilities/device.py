@@ -141,6 +141,20 @@ def free_memory(device: torch.device) -> int | None:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
+def in_main_memory(values: torch.Tensor) -> torch.Tensor:
+    """A tensor (c, ...) on the CPU.
+
+    One with gaps, a view without padding say, comes channel by channel: a GPU puts what it sends together first, for
+    which it may have no room.
+    """
+    if values.device.type == "cpu" or values.is_contiguous():
+        return values.cpu()
+    result = torch.empty(values.shape, dtype=values.dtype)
+    for target, channel in zip(result, values, strict=True):
+        target.copy_(channel)
+    return result
+
+
 @cache
 def can_compile(device: torch.device) -> bool:
     """Whether torch.compile works on a device, found out once by compiling a small forward and backward pass.

@@ -11,7 +11,7 @@ import torch
 
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.utilities import device as devices
-from nnunet_lite.utilities.device import can_compile, require_device, resolve_device, resolve_precision
+from nnunet_lite.utilities.device import can_compile, in_main_memory, require_device, resolve_device, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -108,3 +108,28 @@ def test_a_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ArgumentError, match="no CUDA GPU"):
         resolve_precision("bf16", torch.device("cuda"), training=False)
+
+
+class OnGPU(torch.Tensor):
+    """Values that say they are on a GPU; counts those that are copied at once."""
+
+    device = torch.device("cuda")
+    copied: list[int] = []
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in (torch.Tensor.cpu, torch.Tensor.copy_, torch.Tensor.contiguous):
+            OnGPU.copied.append(args[-1].numel())
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def test_a_view_with_gaps_leaves_a_gpu_channel_by_channel() -> None:
+    whole = torch.arange(2 * 5 * 6 * 7, dtype=torch.float16).reshape(2, 5, 6, 7)
+    view = whole[:, 1:4, :, 2:]
+    OnGPU.copied.clear()
+    found = in_main_memory(view.as_subclass(OnGPU))
+    assert type(found) is torch.Tensor and found.is_contiguous() and torch.equal(found, view)
+    assert OnGPU.copied == [3 * 6 * 5] * 2
+    OnGPU.copied.clear()
+    assert torch.equal(in_main_memory(whole.as_subclass(OnGPU)), whole) and OnGPU.copied == [whole.numel()]
+    assert in_main_memory(view).data_ptr() == view.data_ptr()
