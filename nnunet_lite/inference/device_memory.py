@@ -15,6 +15,7 @@ Weights = Mapping[str, Any]  # of a network, by name
 
 _SHARE_OF_SUMS = 0.7  # of the free memory; the rest is for the network
 _SHARE_OF_WEIGHTS = 0.2
+_GROWTH = 1.5  # of the free memory: another program has ended; a predictor in a service may live for weeks
 
 
 class DeviceMemory:
@@ -22,19 +23,20 @@ class DeviceMemory:
 
     Attributes:
         images_per_pass: most images of a pass of the network; None as long as memory sufficed.
-        too_large_sums: bytes; sums of that size and more are kept in main memory.
+        too_large_sums: bytes; sums of that size and more are kept in main memory, until much more becomes free.
     """
 
     def __init__(self) -> None:
         self.images_per_pass: int | None = None
         self.too_large_sums: int | None = None
+        self._free_then: int | None = None  # bytes, when sums were too large
         self._resident: dict[int, tuple[Weights, Weights]] = {}  # by id: a member's weights, their copy on the device
 
     def holds_sums(self, size: int, device: torch.device) -> bool:
         """Whether sums of so many bytes fit on a device beside the network."""
-        if self.too_large_sums is not None and size >= self.too_large_sums:
-            return False
         free = free_memory(device)
+        if self.too_large_sums is not None and size >= self.too_large_sums and not self._has_grown(free):
+            return False
         if free is None or size <= _SHARE_OF_SUMS * free:
             return True
         self.refuse_sums(size, device, f"{format_size(free)} are free")
@@ -44,11 +46,15 @@ class DeviceMemory:
         """Remember, and say, that sums of so many bytes go to main memory."""
         self._resident.clear()
         empty_cache(device)
-        self.too_large_sums = size
+        self.too_large_sums, self._free_then = size, free_memory(device)
         elsewhere = "they are kept in main memory or cut into bands, which is slower"
         remedy = "trying once more" if device.type == "cpu" else elsewhere  # a CPU's are there already
         message = "Memory of %s: image and sums of %s are too much (%s), %s"
         logger.warning(message, device, format_size(size), reason, remedy)
+
+    def _has_grown(self, free: int | None) -> bool:
+        """Whether so much more is free than when sums were too large that it is worth another try."""
+        return free is not None and self._free_then is not None and free > _GROWTH * self._free_then
 
     def resident(self, member: Weights, device: torch.device) -> Weights:
         """A member's weights on the device, where there is room for them, else as they are.

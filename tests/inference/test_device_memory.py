@@ -118,6 +118,15 @@ def test_device_of_sums_is_chosen_beforehand(image, monkeypatch, caplog):
     assert network.seen == [8] and chosen.memory.too_large_sums == size
 
 
+def test_sums_return_when_another_program_gives_memory_back(monkeypatch, caplog):
+    memory, free = DeviceMemory(), [1000]
+    monkeypatch.setattr(device_memory, "free_memory", lambda device: free[0])
+    memory.refuse_sums(600, CPU, "beside one image in the network")
+    for free[0], fits in ((1000, False), (1400, False), (2000, True), (1000, False), (2000, True)):
+        assert memory.holds_sums(600, CPU) == fits
+    assert memory.holds_sums(500, CPU) and len(caplog.messages) == 1
+
+
 def test_members_stay_on_a_device_that_has_room(monkeypatch):
     device, memory = torch.device("meta"), DeviceMemory()
     members = [{"weight": torch.ones(8)}, {"weight": torch.zeros(8)}]
@@ -133,7 +142,8 @@ def test_members_stay_on_a_device_that_has_room(monkeypatch):
 
 
 @pytest.mark.parametrize(("device", "said"), [("cpu", False), ("cuda", True)])
-def test_a_cpu_has_no_other_memory_to_go_to(device, said, caplog):
+def test_a_cpu_has_no_other_memory_to_go_to(device, said, caplog, monkeypatch):
+    monkeypatch.setattr(device_memory, "free_memory", lambda device: None)
     DeviceMemory().refuse_sums(100, torch.device(device), "too many")
     (message,) = caplog.messages
     assert ("kept in main memory" in message) == said and ("trying once more" in message) != said
