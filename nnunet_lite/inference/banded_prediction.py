@@ -17,7 +17,7 @@ from nnunet_lite.exceptions import NumericalError
 from nnunet_lite.inference.logit_prediction import Ensemble, out_of_memory, rounded
 from nnunet_lite.inference.memory_of_sums import PIECE
 from nnunet_lite.inference.sliding_window_prediction import Window, weighted_mean
-from nnunet_lite.utilities.device import is_out_of_memory
+from nnunet_lite.utilities.device import is_out_of_memory, on_this_stream
 
 Receiver = Callable[[int, Tensor], None]  # number of the slice (0 where bands are planes), finished logits
 
@@ -107,6 +107,7 @@ def _run_bands(ensemble: Ensemble, image: Tensor, receive: Receiver, lines: bool
     bands = _Bands(ensemble, image, lines, on_device)
     finished = bands.run()
     try:
+        receive = on_this_stream(ensemble.settings.device, receive)
         _hand_on(finished, receive, in_background=bands.computes_elsewhere)
     finally:
         finished.close()  # the generator must not keep its sums

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
@@ -153,6 +153,22 @@ def in_main_memory(values: torch.Tensor) -> torch.Tensor:
     for target, channel in zip(result, values, strict=True):
         target.copy_(channel)
     return result
+
+
+def on_this_stream(device: torch.device, function: Callable[..., None]) -> Callable[..., None]:
+    """The function for another thread: what it asks of a GPU follows what this thread has asked before.
+
+    A thread begins with the default stream, whatever stream this one uses, and streams do not wait for each other.
+    """
+    if device.type != "cuda":
+        return function
+    stream = torch.cuda.current_stream(device)
+
+    def run(*args: Any) -> None:
+        with torch.cuda.stream(stream):
+            function(*args)
+
+    return run
 
 
 @cache

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +13,14 @@ import torch
 
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.utilities import device as devices
-from nnunet_lite.utilities.device import can_compile, in_main_memory, require_device, resolve_device, resolve_precision
+from nnunet_lite.utilities.device import (
+    can_compile,
+    in_main_memory,
+    on_this_stream,
+    require_device,
+    resolve_device,
+    resolve_precision,
+)
 
 CPU = torch.device("cpu")
 
@@ -133,3 +142,27 @@ def test_a_view_with_gaps_leaves_a_gpu_channel_by_channel() -> None:
     OnGPU.copied.clear()
     assert torch.equal(in_main_memory(whole.as_subclass(OnGPU)), whole) and OnGPU.copied == [whole.numel()]
     assert in_main_memory(view).data_ptr() == view.data_ptr()
+
+
+def test_another_thread_goes_on_in_the_stream_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = threading.local()
+
+    @contextlib.contextmanager
+    def stream(chosen: str) -> Iterator[None]:
+        used.stream = chosen
+        yield
+        used.stream = "default"
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: used.stream)
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    used.stream = "mine"
+    seen: list[tuple[str, int]] = []
+
+    def work(number: int) -> None:
+        seen.append((getattr(used, "stream", "default"), number))
+
+    for function in (on_this_stream(torch.device("cuda:0"), work), on_this_stream(CPU, work)):
+        thread = threading.Thread(target=function, args=(7,))
+        thread.start()
+        thread.join()
+    assert seen == [("mine", 7), ("default", 7)]
