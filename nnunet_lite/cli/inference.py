@@ -120,7 +120,7 @@ def _predict_cascade(
         source, target = cases_without(error.failed_cases, source, target, predictor.dataset_json, part)
         if not source:
             raise
-        failed, part = error, WHOLE
+        failed, part = error.with_traceback(None), WHOLE  # which leads to the first stage's network
         logger.warning("%s: %s", stage, error)
     logger.info("Second stage of the cascade")
     _predict_files(args, predictor, source, target, args.save_probabilities, output, part)

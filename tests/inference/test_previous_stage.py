@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers.commands import complaint, run, succeed
 from helpers.models import write_model
 
+from nnunet_lite.cli import inference as commands
 from nnunet_lite.exceptions import ArgumentError
 from nnunet_lite.inference.previous_stage import find_previous_stage, previous_stage_output
 
@@ -98,8 +101,22 @@ def test_both_stages_are_continued(
 
 
 def test_a_case_that_fails_in_the_first_stage_does_not_stop_the_others(
-    cascade: Path, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cascade: Path, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made: list[Any] = []  # the network of the first stage is gone when the second needs its memory
+    alive: list[list[bool]] = []
+    make, predict = commands._predictor, commands._predict_files
+
+    def watched(*arguments: Any) -> Any:
+        made.append(weakref.ref(predictor := make(*arguments)))
+        return predictor
+
+    def looked_at(*arguments: Any) -> None:
+        alive.append([predictor() is not None for predictor in made])
+        predict(*arguments)
+
+    monkeypatch.setattr(commands, "_predictor", watched)
+    monkeypatch.setattr(commands, "_predict_files", looked_at)
     out = tmp_path / "out"
     (images / "b_0000.nii.gz").write_bytes(b"no image")
     (out / f"predicted_{LOWRES}").mkdir(parents=True)
@@ -108,6 +125,7 @@ def test_a_case_that_fails_in_the_first_stage_does_not_stop_the_others(
     errors = capfd.readouterr().err
     assert "Error: 1 of 3 cases failed: b: " in errors and "Traceback" not in errors
     assert list(_written(out)) == ["a.nii.gz", "c.nii.gz"]
+    assert alive == [[True, True], [True, False]]
 
 
 def test_predictions_that_were_given_must_be_complete(
