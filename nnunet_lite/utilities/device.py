@@ -16,11 +16,12 @@ from nnunet_lite.utilities.logging import logger
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-_OUT_OF_MEMORY = (  # of a CPU, an Apple GPU, cuDNN, CUDA itself; what torch raises for them has no type of its own
+_OUT_OF_MEMORY = (  # of a CPU, an Apple GPU, cuDNN and cuBLAS, CUDA itself; torch's errors of them have no own type
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "MPS backend out of memory",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDA out of memory",
     "CUDA error: out of memory",
 )
