@@ -43,8 +43,9 @@ class DeviceMemory:
         return False
 
     def refuse_sums(self, size: int, device: torch.device, reason: str) -> None:
-        """Remember, and say, that sums of so many bytes go to main memory."""
+        """Remember, and say, that sums of so many bytes go to main memory; passes may be large again."""
         self._resident.clear()
+        self.images_per_pass = None
         empty_cache(device)
         self.too_large_sums, self._free_then = size, free_memory(device)
         elsewhere = "they are kept in main memory or cut into bands, which is slower"
