@@ -13,10 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nnunet_lite.exceptions import NumericalError
 from nnunet_lite.inference.logit_prediction import Ensemble, out_of_memory, rounded
 from nnunet_lite.inference.memory_of_sums import PIECE
-from nnunet_lite.inference.sliding_window_prediction import Window, weighted_mean
+from nnunet_lite.inference.sliding_window_prediction import TileNotANumber, Window, weighted_mean
 from nnunet_lite.utilities.device import is_out_of_memory, on_this_stream
 
 Receiver = Callable[[int, Tensor], None]  # number of the slice (0 where bands are planes), finished logits
@@ -197,6 +196,14 @@ class _Bands:
             for window in windows
         ]
 
+    def _in_image(self, window: Window, first: int) -> Window:
+        """A window of a band that begins at `first`, as it lies in the padded image."""
+        (window,) = self._moved([window], -first)
+        if not self._lines_per_slice:
+            return window
+        number, line = divmod(window[1].start, self._lines_per_slice)
+        return slice(number, number + 1), slice(line, line + window[1].stop - window[1].start), window[2]
+
     def _add(self, windows: list[Window], stop: int, totals: list[RollingSums], weight: RollingSums) -> None:
         """Predict some tiles with every member and add them."""
         first, ensemble = weight.first, self._ensemble
@@ -206,8 +213,8 @@ class _Bands:
         for member, total in zip(ensemble.members, totals, strict=True):
             try:
                 ensemble.add_predictions(member, total.reach(stop), image, sliding, scale)
-            except NumericalError as error:
-                raise NumericalError(f"{error} (axis {self._axis} of this part begins at {first})") from error
+            except TileNotANumber as error:
+                raise TileNotANumber(self._in_image(error.tile, first)) from error
 
     def _finish(self, end: int, totals: list[RollingSums], weight: RollingSums) -> Iterator[tuple[int, Tensor]]:
         """Divide what no later tile touches and yield it without the padding."""

@@ -27,6 +27,18 @@ _PASSES_UNSEEN = 64  # passes of an accelerator whose outputs have not been look
 Window = tuple[slice, ...]  # spatial index of a tile; a 2D tile has a slice of length 1 along the first axis
 
 
+class TileNotANumber(NumericalError):
+    """The network put out NaN or infinity for a tile."""
+
+    def __init__(self, tile: Window) -> None:
+        described = ", ".join(f"{part.start}:{part.stop}" for part in tile)
+        super().__init__(
+            f"the network put out NaN or infinity for the tile [{described}] of the padded image in network space; "
+            "look for NaN in the image, or predict with --precision float32"
+        )
+        self.tile = tile
+
+
 def compute_steps_for_sliding_window(
     image_size: Sequence[int], tile_size: Sequence[int], tile_step_size: float
 ) -> list[list[int]]:
@@ -215,7 +227,7 @@ def add_predictions(
         repeat: predicts a tile more exactly, once, if `predict` has put out NaN or infinity for it.
 
     Raises:
-        NumericalError: the network put out NaN or infinity; names the tile.
+        TileNotANumber: the network put out NaN or infinity; names the tile.
     """
     flat = len(sliding.tile_size) == 2
     weights = sliding.weights.float()
@@ -239,7 +251,7 @@ def add_predictions(
         unseen.clear()
         for window in (window for window, good in zip(windows, finite, strict=True) if not good):
             if repeat is None or not bool(add([window], repeat).all()):
-                raise _not_a_number(window)
+                raise TileNotANumber(window)
 
     for windows in sliding.batches(tiles_per_pass):
         unseen.append((windows, add(windows, predict)))
@@ -256,14 +268,6 @@ def _add_weighted(total: Tensor, prediction: Tensor, weights: Tensor) -> None:
         if total.dtype == torch.float16:
             added.clamp_(-HALF_MAX, HALF_MAX)
         part.add_(added.mul_(weights))
-
-
-def _not_a_number(tile: Window) -> NumericalError:
-    described = ", ".join(f"{part.start}:{part.stop}" for part in tile)
-    return NumericalError(
-        f"the network put out NaN or infinity for the tile [{described}] of the padded image in network space; "
-        "look for NaN in the image, or predict with --precision float32"
-    )
 
 
 def weighted_mean(total: Tensor, weight: Tensor, original: Window) -> Tensor:

@@ -130,10 +130,16 @@ def test_memory_that_runs_out_is_met_with_smaller_passes():
         in_bands(Constant(1.0, failures=9), torch.zeros(1, 1, 60, 30), True, settings(images_per_pass=4))
 
 
-@pytest.mark.parametrize("lines", [True, False])
-def test_output_that_is_no_number_names_the_tile(lines):
-    with pytest.raises(NumericalError, match=r"tile \[0:1, 0:6, 0:8\].*begins at 0"):
-        in_bands(Constant(float("nan")), torch.zeros(1, 2, 20, 30), lines, settings())
+@pytest.mark.parametrize(("lines", "patch"), [(True, (6, 8)), (False, (6, 8)), (False, (2, 6, 8))])
+def test_output_that_is_no_number_names_the_tile_as_without_bands(lines, patch):
+    image, chosen = torch.zeros(2, 5, 20, 30), settings(patch_size=patch)
+    image[0, 3, 13, 17] = torch.nan
+    model = network(len(patch))
+    with pytest.raises(NumericalError, match=r"tile \[.*\] of the padded image") as expected:
+        predict_logits(model, image, chosen)
+    with pytest.raises(NumericalError) as found:
+        in_bands(model, image, lines, chosen)
+    assert str(found.value) == str(expected.value)
 
 
 def test_a_thread_of_its_own_receives_in_order_and_its_errors_are_raised():
