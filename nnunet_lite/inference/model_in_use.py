@@ -17,9 +17,11 @@ from nnunet_lite.inference.device_memory import DeviceMemory, Weights
 from nnunet_lite.inference.logit_prediction import PredictionSettings, Progress, predict_logits
 from nnunet_lite.inference.memory_of_sums import most_bytes_of_sums
 from nnunet_lite.models.checkpoint import load_weights
+from nnunet_lite.models.loaded_weights import LoadedWeights
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.utilities.turns import Turns
 
 
 class ModelInUse:
@@ -44,8 +46,9 @@ class ModelInUse:
     label_manager = cast("LabelManager", None)
     network = cast("nn.Module", None)
 
-    _loaded: tuple[nn.Module, Weights] | None  # network, and the member whose weights it has
+    _loaded: LoadedWeights | None
     _memory: DeviceMemory
+    _turns: Turns  # of the threads that use the network, which has the weights of one member at a time
     _progress: Progress | None = None  # what counts tiles while a step of somebody's own runs
 
     def network_size(self) -> Network:
@@ -87,11 +90,11 @@ class ModelInUse:
         return self.list_of_parameters or (None,)
 
     def _load(self, member: Weights | None) -> None:
-        network, loaded = self._loaded or (None, None)
-        if member is not None and (member is not loaded or network is not self.network):
-            self._loaded = None  # should it be stopped halfway, the network has no member's weights
-            load_weights(self.network, member)
-            self._loaded = self.network, member
+        if member is None or (self._loaded is not None and self._loaded.still_holds(self.network, member)):
+            return
+        self._loaded = None  # should it be stopped halfway, the network has no member's weights
+        load_weights(self.network, member)
+        self._loaded = LoadedWeights(self.network, member)
 
     def _require_model(self) -> None:
         if self.network is None:

@@ -43,10 +43,13 @@ from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.device import can_compile, empty_cache, num_threads, require_device, resolve_precision
 from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.parallel import WorkerPool
+from nnunet_lite.utilities.turns import Turns
 
 
 class nnUNetPredictor(ModelInUse):
     """Predicts images with a trained model (nnU-Net v2 2.8.1 methods, arguments and return values).
+
+    Several threads may use one predictor; its network works on one image at a time.
 
     Args:
         tile_step_size: longest step between tiles as a part of the patch, in (0, 1].
@@ -97,6 +100,7 @@ class nnUNetPredictor(ModelInUse):
         self.allowed_mirroring_axes: tuple[int, ...] | None = None
         self._origin: ModelOrigin | None = None
         self._loaded = None
+        self._turns = Turns()
         self._memory = DeviceMemory()
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -347,15 +351,17 @@ class nnUNetPredictor(ModelInUse):
 
         In half precision on the CPU.
         """
-        if replaces(self, nnUNetPredictor, SLIDING_WINDOW):
-            return mean_over_members(self.predict_sliding_window_return_logits, data, self._members(), self._load)
-        return self._predict(data, self._members())
+        with self._turns:
+            if replaces(self, nnUNetPredictor, SLIDING_WINDOW):
+                return mean_over_members(self.predict_sliding_window_return_logits, data, self._members(), self._load)
+            return self._predict(data, self._members())
 
     @torch.inference_mode()
     def predict_sliding_window_return_logits(self, input_image: Tensor) -> Tensor:
         """As `predict_logits_from_preprocessed_data`, with the weights that the network has now."""
-        self._loaded = None  # they may be the caller's own
-        return self._predict(input_image, (None,))
+        with self._turns:
+            self._loaded = None  # they may be the caller's own
+            return self._predict(input_image, (None,))
 
     def _predict_cases(
         self, cases: Sequence[CaseToPredict], save_probabilities: bool, npp: int, nps: int, done_before: int = 0
@@ -395,7 +401,7 @@ class nnUNetPredictor(ModelInUse):
         )
         data, members = load_as_tensor(item["data"]), self._members()
         try:
-            with torch.inference_mode():
+            with self._turns, torch.inference_mode():
                 if self._has_own_steps():
                     return self._own_logits(data, progress)
                 ensemble = Ensemble(self.network, self._settings(), members, self._load, progress)

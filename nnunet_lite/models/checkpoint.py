@@ -11,6 +11,7 @@ import contextlib
 import os
 import pickle
 import re
+import threading
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ Checkpoint = dict[str, Any]
 
 _PREFIXES = ("module.", "_orig_mod.")
 _SHOWN = 3  # names in an error message
+_reading = threading.Lock()  # what torch allows a file to name is one list for all threads
 _OWN_FILE = "delete it or restore it from a copy"
 NAMED_FILE = "give a .pth file such as fold_0/checkpoint_final.pth"  # advice about a file that a user named
 
@@ -74,7 +76,7 @@ def read_checkpoint(
     if found is not None:
         raise CheckpointError(f"{path} ({path.stat().st_size} bytes) is damaged ({found}); {advice}")
     try:
-        with _numpy_allowed(), warnings.catch_warnings():
+        with _reading, _numpy_allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on old pickle protocols; what matters ends in an error
             # files from before torch 1.6 are no zip archives, which cannot be mapped
             mmap = True if mapped and zipfile.is_zipfile(path) else None
@@ -136,11 +138,15 @@ def load_weights(network: nn.Module, weights: Mapping[str, Any], source: str = "
     """Load weights strictly, by name.
 
     A network may hold one tensor under several names; a file that keeps each tensor once is as good as the full list.
+    One with a `load_state_dict` of its own, as around another network, is given the weights as they are.
 
     Raises:
         CheckpointError: names or shapes do not fit; names the first of each and what to look at.
     """
     network = unwrap(network)
+    if type(network).load_state_dict is not nn.Module.load_state_dict:
+        network.load_state_dict(strip_prefixes(weights))
+        return
     own = network.state_dict(keep_vars=True)
     given = {**_aliases(own, weights), **strip_prefixes(weights)}
     missing = [name for name in own if name not in given]

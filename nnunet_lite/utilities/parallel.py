@@ -26,7 +26,7 @@ from nnunet_lite.utilities.courier import Courier
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
 from nnunet_lite.utilities.memory_budget import MemoryBudget
-from nnunet_lite.utilities.processes import as_worker, describe_exit, environment
+from nnunet_lite.utilities.processes import as_worker, describe_exit, environment, processes_allowed
 from nnunet_lite.utilities.stopped_processes import StoppedProcesses
 from nnunet_lite.utilities.unguarded_main import EXIT_CODE, WORKER_NAME, UnguardedMain, refuse_in_import_of_main
 from nnunet_lite.utilities.waiting import as_they_end, error_of
@@ -87,7 +87,7 @@ def run_tasks(
     )
     with progress as bar, WorkerPool(min(processes, len(tasks)), max_ram=max_ram) as pool:
         pool.budget.warn_of_large((task.name, task.memory) for task in tasks)
-        if processes == 0:
+        if pool.size == 0:
             for task in tasks:
                 yield _outcome(task.name, pool.submit(task))
                 bar.update()
@@ -200,7 +200,7 @@ class WorkerPool:
     """Background processes that are watched; use it as a context manager.
 
     Args:
-        processes: number of workers; 0 makes `submit` run the task at once in this process.
+        processes: number of workers; 0, or being a daemonic process, makes `submit` run the task at once in this one.
         max_ram: bytes that running tasks may need together by their estimates; one task always may run.
         threads_per_worker: computing threads of each worker (default: the cores divided by the workers).
         budget: memory shared with other pools, instead of `max_ram`.
@@ -218,7 +218,7 @@ class WorkerPool:
             raise ArgumentError(f"{processes} processes: expected 0 (everything in one process) or more")
         if processes:
             refuse_in_import_of_main()
-        self.size = processes
+        self.size = processes = processes_allowed(processes)
         self._threads = threads_per_worker or max(1, cpu_count() // max(1, processes))
         self.budget = budget or MemoryBudget(max_ram)
         self.max_ram = self.budget.limit

@@ -103,6 +103,12 @@ def _watch(sentinel: int) -> None:
     os._exit(1)
 
 
+def processes_allowed(wanted: int) -> int:
+    """The number of background processes, 0 where the system's rules allow none: in a daemonic process, as those of
+    `multiprocessing.Pool` and of some task queues are."""
+    return 0 if multiprocessing.current_process().daemon else wanted
+
+
 def describe_exit(exitcode: int | None) -> str:
     """Why a process ended, in a few words."""
     if exitcode is not None and exitcode > _SIGNALLED and exitcode - _SIGNALLED in list(signal.Signals):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +327,56 @@ def test_weights_that_were_loaded_halfway_do_not_stay(model: Path, monkeypatch: 
     monkeypatch.setattr(model_in_use, "load_weights", load)
     predictor.list_of_parameters = first
     assert torch.equal(predictor.predict_logits_from_preprocessed_data(data), expected)
+
+
+def test_members_may_be_changed_in_place(model: Path) -> None:
+    """Upstream loads the members before every prediction, so it sees what scripts write into them."""
+    predictor, data = predictor_of(model), torch.randn(1, 8, 8, 8)
+    before = predictor.predict_logits_from_preprocessed_data(data)
+    member = predictor.list_of_parameters[0]
+    for name in member:
+        member[name] = member[name] * 2
+    changed = predictor.predict_logits_from_preprocessed_data(data)
+    assert not torch.equal(changed, before)
+    predictor.network.load_state_dict({name: 3 * tensor for name, tensor in member.items()})
+    assert torch.equal(predictor.predict_logits_from_preprocessed_data(data), changed)
+
+
+class Around(nn.Module):
+    """A network around another, which knows how it is loaded."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.inner = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -self.inner(x)
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.inner.load_state_dict(state_dict, *args, **kwargs)
+
+
+def test_a_network_around_the_models(model: Path) -> None:
+    predictor, data = predictor_of(model, (0, 1)), torch.randn(1, 8, 8, 8)
+    expected = -predictor.predict_logits_from_preprocessed_data(data)
+    predictor.network = Around(predictor.network)
+    assert torch.equal(predictor.predict_logits_from_preprocessed_data(data), expected)
+
+
+def test_threads_share_a_predictor(model: Path) -> None:
+    """Without taking turns one would compute with the weights of the member that another has just loaded."""
+    predictor = predictor_of(model, (0, 1))
+    images = [np.random.default_rng(seed).normal(size=(1, 14, 15, 16)).astype(np.float32) for seed in range(8)]
+
+    def predict(image: np.ndarray) -> Any:
+        return predictor.predict_single_npy_array(image, {"spacing": [1, 1, 1]}, None, None, True)[1]
+
+    expected = [predict(image) for image in images]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(predict, images * 2))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected * 2, strict=True))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ def test_numpy_scalars_as_upstream_writes_them(tmp_path: Path) -> None:
     loaded = load_checkpoint(file)
     assert loaded["_best_ema"] == 0.25
     assert [float(np.sum(value)) for value in loaded["logging"]["x"]] == [1, 2, 0]
+
+
+def test_several_threads_read_what_has_numpy_scalars(tmp_path: Path) -> None:
+    """What torch lets a file name is one list for all threads, which the first to end would clear for the others."""
+    file = tmp_path / "c.pth"
+    torch.save(_checkpoint(logging={"x": [np.float64(1) for _ in range(500)]}), file)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: len(load_checkpoint(file)["logging"]["x"]), range(12)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == [500] * 12
 
 
 def test_numpy_scalars_under_the_name_of_numpy_1(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -297,3 +298,22 @@ def test_memory_that_does_not_suffice_for_a_result_is_the_tasks_error(monkeypatc
         with pytest.raises(WorkerError, match="what its process answered cannot be read: .*emory"):
             futures[0].result(60)
         assert futures[1].result(60) == 1
+
+
+def sum_in_daemon(connection: Connection) -> None:
+    tasks = [Task(f"case{i}", square, (i,)) for i in range(4)]
+    with WorkerPool(2) as pool:
+        connection.send((sum(collect(run_tasks(tasks, 2, show_progress=False)).values()), pool.size))
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_daemonic_process_which_may_not_have_children_works_alone(method: str) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method}")
+    context: Any = multiprocessing.get_context(method)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=sum_in_daemon, args=(theirs,), daemon=True)
+    process.start()
+    assert ours.poll(60)
+    assert ours.recv() == (0 + 1 + 4 + 9, 0)
+    process.join()
