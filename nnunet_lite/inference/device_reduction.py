@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nnunet_lite.inference.logit_reduction import reduce_logits, taps_of
+from nnunet_lite.inference.logit_reduction import reduce_logits, taps_of, type_of_interpolation
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.preprocessing.interpolation import AxisMap, InterpolationPlan
 from nnunet_lite.utilities.device import empty_cache, free_memory, in_main_memory, is_out_of_memory
 from nnunet_lite.utilities.logging import logger
 
 BUDGET = 2**28  # bytes for intermediate values, where the device does not tell what it has or others take it, too
-_COPIES = 6  # of a box in float32 that may exist at once: both neighbours, their blend, what rounding needs
+_COPIES = 6  # of a box that may exist at once: both neighbours, their blend, what rounding needs
 
 
 def reduces_on(device: torch.device) -> bool:
@@ -74,8 +74,9 @@ def _boxes(plan: InterpolationPlan, heads: int, budget: int) -> Iterator[tuple[s
     """Planes and rows of the output whose values fit the budget together; one row of one plane at least."""
     planes, rows, _ = (axis.size_out for axis in plan.axes)
     x, y, z = (max(axis.size_in, axis.size_out) for axis in plan.axes)  # where logits are finer, more of them are read
-    at_once = max(1, budget * planes // (4 * _COPIES * heads * x * y * z))
-    height = min(rows, max(1, budget * rows // (4 * _COPIES * heads * y * z))) if at_once == 1 else rows
+    size = _COPIES * type_of_interpolation(plan).itemsize * heads * y * z
+    at_once = max(1, budget * planes // (size * x))
+    height = min(rows, max(1, budget * rows // size)) if at_once == 1 else rows
     for plane in range(0, planes, at_once):
         for row in range(0, rows, height):
             yield slice(plane, min(plane + at_once, planes)), slice(row, min(row + height, rows))
@@ -85,11 +86,11 @@ def _interpolated(logits: Tensor, plan: InterpolationPlan, planes: slice, rows: 
     """Float32 logits (heads, planes, rows, columns) of a box, rounded to the type of the logits."""
     x, y, z = plan.axes
     sources = _sources(x, planes), _sources(y, rows)
-    values = logits[:, sources[0], sources[1]].float()
+    values = logits[:, sources[0], sources[1]].to(type_of_interpolation(plan))
     values = _along(values, 3, z, slice(None), 0)
     values = _along(values, 2, y, rows, sources[1].start)
     values = _along(values, 1, x, planes, sources[0].start)
-    return values if plan.is_identity or not plan.keeps_type else values.to(logits.dtype).float()
+    return values.to(logits.dtype).float() if values.dtype == torch.float64 else values
 
 
 def _sources(axis: AxisMap, part: slice) -> slice:
@@ -107,7 +108,7 @@ def _along(values: Tensor, dimension: int, axis: AxisMap, part: slice, first: in
         return at_lower
     at_upper = values.index_select(dimension, torch.from_numpy(upper - first).to(values.device))
     shape = [-1 if number == dimension else 1 for number in range(values.ndim)]
-    weight = torch.from_numpy(fraction.astype(np.float32)).to(values.device).view(shape)
+    weight = torch.tensor(fraction, dtype=values.dtype).to(values.device).view(shape)
     return at_lower.lerp_(at_upper, weight)
 
 

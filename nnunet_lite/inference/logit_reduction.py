@@ -35,6 +35,15 @@ def is_linear(plan: InterpolationPlan) -> bool:
     return all(axis.mode != "spline" or axis.order == 1 for axis in plan.axes)
 
 
+def type_of_interpolation(plan: InterpolationPlan) -> torch.dtype:
+    """What logits are interpolated in.
+
+    Where the result is rounded to the type of the logits that is float64, as upstream has it: with float32 one logit in
+    a hundred is rounded to the other neighbour in half precision.
+    """
+    return torch.float64 if plan.keeps_type and not plan.is_identity else torch.float32
+
+
 def reduction_to_labels(label_manager: LabelManager) -> Reduction:
     """What turns a block of logits into labels: the largest logit (the lowest index on ties), or painted regions."""
     own = type(label_manager).convert_logits_to_segmentation is not LabelManager.convert_logits_to_segmentation
@@ -76,15 +85,16 @@ class InterpolatedRows:
         upper = upper if fraction.any() else lower
         self._source_rows = slice(int(lower.min()), int(upper.max()) + 1)
         self._lower_row, self._upper_row = (torch.from_numpy(tap - self._source_rows.start) for tap in (lower, upper))
-        self._row_fraction = torch.from_numpy(fraction.astype(np.float32))[:, None] if fraction.any() else None
+        self._type = type_of_interpolation(plan)
+        self._row_fraction = torch.tensor(fraction, dtype=self._type)[:, None] if fraction.any() else None
         self._keeps_rows = self._row_fraction is None and np.array_equal(np.diff(lower), np.ones(len(lower) - 1))
         self._columns = plan.axes[2]
         self._planes = taps_of(plan.axes[0])
         self._logits = logits
         self._resized: dict[int, Tensor] = {}  # source index -> these rows at output resolution, the two in use
         shape = (len(logits), len(lower), self._columns.size_out)
-        rounds = logits.dtype != torch.float32 and plan.keeps_type and not plan.is_identity
-        self._rounded = torch.empty(shape).to(logits) if rounds else None
+        self._blend = torch.empty(shape, dtype=self._type)
+        self._rounded = torch.empty(shape, dtype=logits.dtype) if self._type == torch.float64 else None
         self._values = torch.empty(shape)
 
     def sources(self, index: int) -> tuple[int, int, float]:
@@ -103,13 +113,11 @@ class InterpolatedRows:
                 self._resized[source] = self._resize(source)
         values = self._resized[lower]
         if fraction:
-            values = torch.lerp(values, self._resized[upper], fraction, out=self._values)
-        if self._rounded is not None:
-            values = self._values.copy_(self._rounded.copy_(values))
-        return values
+            values = torch.lerp(values, self._resized[upper], fraction, out=self._blend)
+        return values if self._rounded is None else self._values.copy_(self._rounded.copy_(values))
 
     def _resize(self, source: int) -> Tensor:
-        values = self._logits[:, source, self._source_rows].float()
+        values = self._logits[:, source, self._source_rows].to(self._type)
         columns = self._columns
         if columns.mode == "nearest":
             values = values.index_select(2, torch.from_numpy(columns.index.copy()))

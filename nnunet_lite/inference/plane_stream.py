@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -92,7 +92,7 @@ class PlaneStream:
                 slice(start, stop),
                 *[slice(None)] * (2 - self._axis),
             )
-            of_model = (InterpolationPlan(axes, self._plan.separate_axis), self._label_manager, self._labels[written])
+            of_model = (replace(self._plan, axes=axes), self._label_manager, self._labels[written])
             logits = held.narrow(dimension, low - first, high - low)
             if self._probabilities is None and reduces_on(held.device):
                 reduce_logits_on_device(logits, *of_model, BUDGET)  # not of what is free: the network allocates now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,7 +144,7 @@ def _receiver(
         streams = [PlaneStream(plan, label_manager, *inside, threads)]
     else:
         one = AxisMap("identity", 1, 1, 1)
-        of_slice = InterpolationPlan((one, *plan.axes[1:]), None)
+        of_slice = replace(plan, axes=(one, *plan.axes[1:]))
         streams = [
             PlaneStream(
                 of_slice,

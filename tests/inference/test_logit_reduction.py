@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from helpers.allocated import Allocated
+from skimage.transform import resize
 
 from nnunet_lite.inference import device_reduction, logit_reduction
 from nnunet_lite.inference.device_reduction import can_reduce_on_device, reduce_logits_on_device
-from nnunet_lite.inference.logit_reduction import index_of_largest, reduce_logits
+from nnunet_lite.inference.logit_reduction import for_each_block, index_of_largest, reduce_logits
 from nnunet_lite.inference.probability_channels import export_labels_and_probabilities
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.preprocessing.interpolation import InterpolationPlan, interpolation_plan
@@ -61,6 +62,32 @@ def are_ties(values: torch.Tensor, manager: LabelManager, dtype: torch.dtype) ->
 
 def empty(plan: InterpolationPlan, manager: LabelManager) -> np.ndarray:
     return np.full([axis.size_out for axis in plan.axes], 77, manager.output_dtype)
+
+
+@pytest.mark.parametrize("shape_out", [(13, 19, 24), (6, 8, 9), (10, 30, 11)])
+def test_logits_are_rounded_as_those_of_scikit_image(shape_out: tuple[int, int, int]) -> None:
+    """Interpolated in float32, one in a hundred would be the other neighbour in half precision.
+
+    What is left lies in the middle between the two, as far as float64 can tell.
+    """
+    logits = torch.from_numpy(np.random.default_rng(3).normal(0, 8, (4, 10, 14, 17))).half()
+    exact = np.stack([resize(head.double().numpy(), shape_out, 1, mode="edge", anti_aliasing=False) for head in logits])
+    plan = interpolation_plan(logits.shape[1:], shape_out, (1, 1, 1), (1, 1, 1), 1)
+    found = np.empty((4, *shape_out), np.float32)
+
+    def block(index: int, rows: slice, values: torch.Tensor) -> None:
+        found[:, index, rows] = values.numpy()
+
+    def repeat(index: int, rows: slice) -> None:
+        raise AssertionError("no plane equals the one before it")
+
+    for_each_block(logits, plan, block, repeat, 1)
+    on_device = device_reduction._interpolated(logits, plan, slice(None), slice(None)).numpy()
+    assert np.array_equal(on_device, found)
+    expected = exact.astype(np.float16).astype(np.float32)
+    differ = found != expected
+    middle = (found + expected)[differ] / 2
+    assert np.allclose(exact[differ], middle, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(40))
