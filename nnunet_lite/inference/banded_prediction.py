@@ -13,9 +13,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nnunet_lite.inference.logit_prediction import Ensemble, out_of_memory, rounded
+from nnunet_lite.inference.logit_prediction import Ensemble, out_of_memory
 from nnunet_lite.inference.memory_of_sums import PIECE
 from nnunet_lite.inference.sliding_window_prediction import TileNotANumber, Window, weighted_mean
+from nnunet_lite.inference.sum_of_members import SumOfMembers
 from nnunet_lite.utilities.device import is_out_of_memory, on_this_stream
 
 Receiver = Callable[[int, Tensor], None]  # number of the slice (0 where bands are planes), finished logits
@@ -244,9 +245,7 @@ class _Bands:
         everything = slice(None)
         _, rows, columns = self._original
         original = (everything, everything if self._lines_per_slice else rows, columns)
-        mean: Tensor | None = None
+        members = SumOfMembers(len(totals))
         for total in totals:
-            logits = weighted_mean(total, weight, original)
-            mean = logits if mean is None else mean.add_(logits)
-        assert mean is not None
-        return rounded(mean, len(totals)).to(self._to, copy=True)
+            members.add(weighted_mean(total, weight, original))
+        return members.mean().to(self._to, copy=True)

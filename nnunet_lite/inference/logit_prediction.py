@@ -17,7 +17,6 @@ from nnunet_lite.inference.device_memory import DeviceMemory, Weights
 from nnunet_lite.inference.memory_of_sums import MemoryOfSums
 from nnunet_lite.inference.network_passes import NetworkPasses, network_passes
 from nnunet_lite.inference.sliding_window_prediction import (
-    HALF_MAX,
     SlidingWindow,
     Window,
     add_predictions,
@@ -25,6 +24,7 @@ from nnunet_lite.inference.sliding_window_prediction import (
     pad_to_tile,
     weighted_mean,
 )
+from nnunet_lite.inference.sum_of_members import SumOfMembers
 from nnunet_lite.inference.test_time_augmentation import mirror_combinations
 from nnunet_lite.utilities.device import in_main_memory, is_out_of_memory
 from nnunet_lite.utilities.memory import format_size
@@ -37,7 +37,6 @@ __all__ = [
     "logits_on_device",
     "out_of_memory",
     "predict_logits",
-    "rounded",
 ]
 
 
@@ -269,24 +268,14 @@ def _mean_over_members(ensemble: Ensemble, image: Tensor) -> Tensor:
     scale = ensemble.scale_of(weight)
     if scale is not None:
         weight *= scale
-    means: Tensor | None = None
+    before = SumOfMembers(len(ensemble.members))
     total: Tensor | None = None
     for number, member in enumerate(ensemble.members):
         if number < 2 or total is None:
             total = weight.new_zeros((settings.heads, *sliding.image_size))
         else:
-            total.zero_()  # there are never more sums than a member's, and the mean of those before it
+            total.zero_()  # there are never more sums than a member's, and that of the members before it
         ensemble.add_predictions(member, total, image, sliding, scale)
-        logits = weighted_mean(total, weight, original)
-        means = logits if means is None else means.add_(logits)
-        del logits
-    assert means is not None
+        before.add(weighted_mean(total, weight, original))
     del total
-    return rounded(means, len(ensemble.members))
-
-
-def rounded(logits: Tensor, members: int) -> Tensor:
-    """The mean in half precision of logits that were added up over members; overwrites them."""
-    if members > 1:
-        logits.div_(members)
-    return logits if logits.dtype == torch.float16 else logits.clamp_(-HALF_MAX, HALF_MAX).half()
+    return before.mean()

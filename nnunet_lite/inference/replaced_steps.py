@@ -12,7 +12,8 @@ from torch import Tensor
 
 from nnunet_lite.exceptions import ExtensionError
 from nnunet_lite.inference.device_memory import Weights
-from nnunet_lite.inference.logit_prediction import Progress, rounded
+from nnunet_lite.inference.logit_prediction import Progress
+from nnunet_lite.inference.sum_of_members import rounded
 
 SLIDING_WINDOW = "predict_sliding_window_return_logits"
 LOGITS = "predict_logits_from_preprocessed_data"

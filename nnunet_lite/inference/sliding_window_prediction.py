@@ -235,11 +235,11 @@ def add_predictions(
     def add(windows: Sequence[Window], network: Callable[[Tensor], Tensor]) -> Tensor:
         tiles = torch.stack([_at(image, window) for window in windows]).to(device)
         output = network(tiles[:, :, 0] if flat else tiles)
-        output = (output.unsqueeze(2) if flat else output).to(total.device)
+        output = (output.unsqueeze(2) if flat else output).to(total.device).contiguous()
         finite = torch.isfinite(output.flatten(1).sum(1, dtype=torch.float32))
         if device.type != "cpu" or not bool(finite.all()):  # what is no number must not reach the sums
-            output = output.masked_fill(~finite.reshape(-1, 1, 1, 1, 1), 0)
-        for window, prediction in zip(windows, output.contiguous(), strict=True):
+            output.masked_fill_(~finite.reshape(-1, 1, 1, 1, 1), 0)  # in place: a GPU may have no room for another
+        for window, prediction in zip(windows, output, strict=True):
             _add_weighted(_at(total, window), prediction, weights if scale is None else weights * scale[window])
         return finite
 

@@ -113,12 +113,14 @@ class Constant(nn.Module):
 
 
 @pytest.mark.parametrize("lines", [True, False])
+@pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("value", [30000.0, 65504.0, 1e6])
-def test_large_logits_do_not_overflow(lines, value):
-    image = torch.zeros(1, 2, 20, 30)
-    found = in_bands(Constant(value), image, lines, settings())
-    assert torch.equal(found, predict_logits(Constant(value), image, settings()))
-    assert bool(torch.isfinite(found).all()) and found.shape == (HEADS, 2, 20, 30)
+def test_large_logits_do_not_overflow(lines, members, value):
+    image, ensemble = torch.zeros(1, 2, 20, 30), ((None,) * members, lambda member: None)
+    found = in_bands(Constant(value), image, lines, settings(), *ensemble)
+    assert torch.equal(found, predict_logits(Constant(value), image, settings(), *ensemble))
+    assert found.shape == (HEADS, 2, 20, 30)
+    assert torch.allclose(found.float(), torch.tensor(value).clamp(max=65504), rtol=3e-3)
 
 
 def test_memory_that_runs_out_is_met_with_smaller_passes():
