@@ -120,6 +120,8 @@ def rows() -> list[Row]:
         Row("900", "3d_cascade_fullres", previous="900 3d_lowres"),
         Row("900", "3d_cascade_fullres", previous="900 3d_lowres", mirroring=False),
     ]
+    for dataset in ("112", "113", "114", "116"):
+        found += [Row(dataset, "3d_fullres", folds=(0, 1), mirroring=mirroring) for mirroring in (True, False)]
     return found
 
 
