@@ -122,6 +122,7 @@ def rows() -> list[Row]:
     ]
     for dataset in ("112", "113", "114", "116"):
         found += [Row(dataset, "3d_fullres", folds=(0, 1), mirroring=mirroring) for mirroring in (True, False)]
+    found += [Row(dataset, "2d", folds=(0, 1), mirroring=False) for dataset in ("104", "115")]
     return found
 
 
