@@ -2,7 +2,8 @@
 
 Models: upstream's recorded checkpoint, and small networks with random weights, made alternately by upstream's trainer
 and by ours; both predictors load weights strictly, so that each row is also the proof that they fit. Each row is
-predicted by upstream and by ours, on request also with sums over tiles in float32.
+predicted by upstream and by ours, on request also with sums over tiles in float32, and by upstream once more with other
+environment variables (`--again OMP_NUM_THREADS=2`, `--again ONEDNN_MAX_CPU_ISA=AVX2`): how far it is from itself.
 """
 
 from __future__ import annotations
@@ -119,6 +120,9 @@ def rows() -> list[Row]:
         Row("900", "3d_cascade_fullres", previous="900 3d_lowres"),
         Row("900", "3d_cascade_fullres", previous="900 3d_lowres", mirroring=False),
     ]
+    for dataset in ("112", "113", "114", "116"):
+        found += [Row(dataset, "3d_fullres", folds=(0, 1), mirroring=mirroring) for mirroring in (True, False)]
+    found += [Row(dataset, "2d", folds=(0, 1), mirroring=False) for dataset in ("104", "115")]
     return found
 
 
@@ -267,12 +271,15 @@ def random_models(bench: Bench, chosen: str) -> None:
     jobs = [prediction_job(bench, row, "upstream", {}) for row in wanted]
     left = [job for job in jobs if not all(Path(f"{output}.npz").is_file() for output in job["outputs"])]
     results = {"upstream": drive(bench, upstream, "predict_jobs.py", left, "predict upstream")}
-    modes = {who: options for who, options in MODES.items() if who == "ours" or bench.args.float32}
-    for who, options in modes.items():
+    modes = {who: (ours, options) for who, options in MODES.items() if who == "ours" or bench.args.float32}
+    for variable in bench.args.again:
+        changed = dict(entry.split("=", 1) for entry in variable.split(","))
+        modes[f"upstream, {variable}"] = (upstream._replace(environment={**upstream.environment, **changed}), {})
+    for who, (side, options) in modes.items():
         jobs = [prediction_job(bench, row, who, options) for row in wanted]
-        results[who] = drive(bench, ours, "predict_jobs.py", jobs, f"predict {who}")
+        results[who] = drive(bench, side, "predict_jobs.py", jobs, f"predict {who}")
     print(
-        "| model, prediction | made by | ours | labels | voxels | differ (inside) | agreement | margin | "
+        "| model, prediction | made by | compared | labels | voxels | differ (inside) | agreement | margin | "
         "probabilities | over 1e-3 (inside) | headers |\n|" + "---|" * 11
     )
     for row in wanted:
@@ -326,6 +333,7 @@ def main() -> None:
         __doc__,
         ("--cases", {"type": int, "default": 20, "help": "predicted with the recorded checkpoint; 0 leaves it out"}),
         ("--float32", {"action": "store_true", "help": "also ours with sums over tiles in float32"}),
+        ("--again", {"action": "append", "default": [], "metavar": "VARIABLE=VALUE", "help": "upstream once more"}),
         ("--rows", {"default": "", "help": "only random models whose line has this in its name"}),
         repeats=1,
     )

@@ -4,13 +4,14 @@ usage: predict_jobs.py PACKAGE JOBS_JSON
 
 A job: `model` (folder), `folds`, `mirroring`, `step`, `cases` (list of lists of files), `outputs` (path without file
 ending per case), `previous` (folder or null), `options` (keyword arguments that only ours has; `dtype_of_sums` is a
-name). The line `RESULT json` lists the jobs that failed: `model`, `failed`.
+name). OMP_NUM_THREADS is obeyed (default: 1). The line `RESULT json` lists the jobs that failed: `model`, `failed`.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 import traceback
@@ -41,7 +42,7 @@ def predict(package: str, job: dict[str, Any]) -> None:
 
 def main() -> None:
     """Do all jobs; one that fails does not stop the others."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     failed = []
     for job in json.loads(Path(sys.argv[2]).read_text()):
         start = time.perf_counter()

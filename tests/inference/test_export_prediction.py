@@ -193,6 +193,13 @@ def test_only_the_torch_variant_leaves_half_precision(function, arguments):
     assert probabilities[1, 1, 0, 0] == pytest.approx(expected, abs=1e-6)
 
 
+def test_axes_go_back_to_their_places():
+    logits = torch.zeros((2, 4, 2, 3))
+    logits[1, 3, 1, 2] = 1
+    seg = convert(logits, plans([1, 1, 1], (2, 0, 1)), labels_of(2), uncropped((4, 2, 3), [1, 1, 1]))
+    assert seg.shape == (2, 3, 4) and np.argwhere(seg).tolist() == [[1, 2, 3]]
+
+
 def test_no_resampling():
     logits = torch.randn((2, 4, 4, 4))
     manager = plans([1, 1, 1], function="no_resampling_hack", arguments={})
@@ -216,12 +223,13 @@ def test_a_configuration_that_keeps_every_spacing():
     assert np.array_equal(seg, logits.numpy().argmax(0))
 
 
-@pytest.mark.parametrize(("count", "dtype"), [(255, np.uint8), (256, np.uint16)])
-def test_type_of_labels(count, dtype):
+@pytest.mark.parametrize("highest", [253, 254, 255, 256, 300])
+def test_type_of_labels(highest):
+    count, dtype = highest + 1, np.uint8 if highest < 255 else np.uint16
     logits = torch.zeros((count, 1, 1, 2))
     logits[-1, 0, 0, 1] = 1
     seg = convert(logits, plans([1, 1, 1]), labels_of(count), uncropped((1, 1, 2), [1, 1, 1]))
-    assert seg.dtype == dtype and seg[0, 0].tolist() == [0, count - 1]
+    assert seg.dtype == dtype and seg[0, 0].tolist() == [0, highest]
 
 
 def test_regions_may_be_painted_with_large_labels():

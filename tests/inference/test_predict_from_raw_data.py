@@ -13,7 +13,7 @@ from helpers.models import write_model
 from nnunet_lite.cli.inference import predict_from_modelfolder_entry
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, DatasetError, ExtensionError, NumericalError
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
-from nnunet_lite.utilities.files import load_json
+from nnunet_lite.utilities.files import load_json, load_pickle, save_json
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -106,6 +106,25 @@ def test_a_model_of_unknown_origin_is_not_recorded(model, images, tmp_path):
     )
     predictor.predict_from_files_sequential(images, tmp_path / "out")
     assert "nnunet_lite" not in load_json(tmp_path / "out" / "predict_from_raw_data_args.json")
+
+
+def test_a_transposed_and_cropped_case_from_end_to_end(model, tmp_path):
+    """Spec 03, 11.6, last line: an image of 10 x 14 x 18 with two empty slices and three empty rows before the rest."""
+    plans = load_json(model / "plans.json")
+    save_json({**plans, "transpose_forward": [2, 0, 1], "transpose_backward": [1, 2, 0]}, model / "plans.json")
+    values = np.random.default_rng(0).uniform(1, 2, (10, 14, 18)).astype(np.float32)
+    values[:2] = 0
+    values[:, :3] = 0
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "a_0000.nii.gz"))
+    predictor_of(model, 0).predict_from_files([[str(tmp_path / "a_0000.nii.gz")]], [str(tmp_path / "a")], True)
+    properties = load_pickle(tmp_path / "a.pkl")
+    assert tuple(properties["shape_before_cropping"]) == (18, 10, 14)
+    assert np.array_equal(properties["bbox_used_for_cropping"], [[0, 18], [2, 10], [3, 14]])
+    assert tuple(properties["shape_after_cropping_and_before_resampling"]) == (18, 8, 11)
+    probabilities = np.load(tmp_path / "a.npz")["probabilities"]
+    assert probabilities.shape == (3, 10, 14, 18) and probabilities.dtype == np.float32
+    assert probabilities[:, 0, 0, 0].tolist() == [1, 0, 0]
+    assert np.array_equal(read(tmp_path / "a.nii.gz"), probabilities.argmax(0))
 
 
 def test_workers_give_the_same(model, images, tmp_path, monkeypatch):

@@ -80,6 +80,12 @@ def test_case_name(file, name):
     assert case_name(file, ".nii.gz") == name
 
 
+def test_a_file_without_channel_number_keeps_its_name_in_a_folder(tmp_path):
+    (tmp_path / "x.nii.gz").touch()
+    (case,) = find_cases([[str(tmp_path / "x.nii.gz")]], tmp_path / "out", ONE)
+    assert (case.name, case.output) == ("x", str(tmp_path / "out" / "x"))  # upstream: an empty name
+
+
 def test_folder_without_images(tmp_path):
     with pytest.raises(DatasetError, match="it is empty"):
         find_cases(tmp_path, None, ONE)

@@ -58,6 +58,11 @@ def test_number_and_order_of_tiles():
         sliding_windows((5, 5), (4, 4, 4), 0.5)
 
 
+def test_one_tile_for_an_image_smaller_than_the_patch():
+    padded, _ = pad_to_tile(torch.zeros(1, 35, 51, 36), (40, 56, 40))
+    assert len(sliding_windows(padded.shape[1:], (40, 56, 40), 0.5)) == 1
+
+
 def test_padding():
     padded, inside = pad_to_tile(torch.ones(1, 3, 3, 2), (4, 4, 4))
     assert padded.shape == (1, 4, 4, 4) and inside == (slice(0, 3), slice(0, 3), slice(1, 3))
@@ -75,6 +80,7 @@ GAUSSIANS = [  # size, scale, centre, first corner, last corner, voxels that wer
     ((8, 8), 10, 10, 1.1324883e-06, 1.2340546e-03, 0),
     ((5, 7), 10, 10, 1.6736984e-04, 1.6736984e-04, 0),
     ((4, 4, 4), 10, 10, 1.7881393e-07, 2.4780273e-02, 1),
+    ((128, 128, 128), 10, 10, 5.9604645e-08, 5.9604645e-08, 8941),
     ((20, 320, 256), 10, 10, 5.9604645e-08, 5.9604645e-08, 7557),
     ((48, 192, 192), 10, 10, 5.9604645e-08, 5.9604645e-08, 7683),
 ]
@@ -86,6 +92,7 @@ def test_gaussian(size, scale, centre, first, last, zeros):
     assert weights.dtype == torch.float16 and weights.shape == size
     assert weights[tuple(n // 2 for n in size)] == centre == weights.max()
     assert weights.flatten()[0].item() == pytest.approx(first, rel=1e-6)
+    assert weights.min() == weights.flatten()[0]
     assert weights.flatten()[-1].item() == pytest.approx(last, rel=1e-6)
     exact = compute_gaussian(size, value_scaling_factor=scale, dtype=torch.float64)
     assert int((exact.half() == 0).sum()) == zeros
@@ -105,6 +112,11 @@ def test_gaussian_line():
     assert compute_gaussian((4,), value_scaling_factor=10).tolist() == pytest.approx(
         [0.0033550262, 1.3535156250, 10, 1.3535156250], rel=1e-6
     )
+
+
+@pytest.mark.parametrize("patch", [2, 4, 6, 16, 40, 128, 320])
+def test_first_weight_of_any_even_patch(patch):
+    assert compute_gaussian((patch,), value_scaling_factor=10)[0].item() == 0.0033550262451171875
 
 
 class Counting(torch.nn.Module):
@@ -166,7 +178,7 @@ def test_blending(per_pass):
     central, corner = lines(8)
     assert central == [1, 1, 1.0009765625, 1.5009765625, 2.001953125, 2.5, 3, 3.001953125]
     assert corner == [1, 1, 1.13671875, 1.5, 2.13671875, 2.5, 3, 3]
-    assert lines(8, use_gaussian=False)[0] == [1, 1, 1.5, 1.5, 2.5, 2.5, 3, 3]
+    assert lines(8, use_gaussian=False) == ([1, 1, 1.5, 1.5, 2.5, 2.5, 3, 3],) * 2
     assert lines(8, dtype_of_sums=torch.float32)[0] == pytest.approx(central, rel=2e-3)
 
 
@@ -176,7 +188,7 @@ def test_sums_in_float32_do_not_depend_on_tiles():
     logits = predict_logits(Double(), image, settings(heads=2, dtype_of_sums=torch.float32))
     assert logits.dtype == torch.float16 and logits.shape == (2, 6, 4, 5)
     assert torch.allclose(logits.float(), exact, rtol=6e-4)  # a unit in the last place of the result
-    assert (predict_logits(Double(), image, settings(heads=2)) - exact)[0].abs().max() <= 0.09375
+    assert (predict_logits(Double(), image, settings(heads=2)) - exact)[0].abs().max() == 0.09375
     image = torch.arange(96).reshape(1, 6, 4, 4).float()
     assert torch.equal(
         predict_logits(Double(), image, settings(heads=2, use_gaussian=False)), torch.cat([image, 2 * image]).half()
@@ -190,6 +202,13 @@ def test_image_smaller_than_the_patch_and_two_axes():
     assert torch.allclose(flat[:1].float(), image, atol=1e-2)
 
 
+def test_two_axes_are_predicted_slice_by_slice():
+    network, seen = Constant(), []
+    network.register_forward_pre_hook(lambda _, tiles: seen.append(tuple(tiles[0].shape)))
+    predict_logits(network, torch.rand(1, 2, 5, 7), settings(patch_size=(4, 6)))
+    assert seen == [(1, 1, 4, 6)] * 8
+
+
 def test_image_must_have_a_channel_axis():
     with pytest.raises(ArgumentError, match="4 axes"):
         predict_logits(Double(), torch.rand(3, 3, 3), settings())
@@ -199,6 +218,14 @@ def test_image_must_have_a_channel_axis():
 def test_large_logits_do_not_overflow(value):
     logits = predict_logits(Constant(value), torch.zeros(1, 6, 4, 9), settings()).float()
     assert torch.allclose(logits, torch.tensor(value).clamp(max=65504), rtol=3e-3)
+
+
+def test_a_constant_that_upstreams_sums_can_hold():
+    """6500 times the largest weight, 10, is just below half precision's largest number; 7000 fails upstream."""
+    weights = compute_gaussian((4, 4, 4), value_scaling_factor=10)
+    logits = predict_logits(Constant(6500.0), torch.zeros(1, 4, 4, 4), settings())
+    assert logits[0, 2, 2, 2] == 6500
+    assert torch.equal(logits[0], torch.tensor(6500.0).half() * weights / weights)
 
 
 class Recorded(torch.nn.Module):
@@ -297,5 +324,7 @@ def test_mean_over_members():
 
     logits = predict_logits(network, torch.zeros(1, 4, 4, 4), settings(), (1.0, 2.0, 6.0), load)
     assert logits.dtype == torch.float16 and np.unique(logits) == [3]
+    logits = predict_logits(network, torch.zeros(1, 4, 4, 4), settings(), (-1.0, -2.0, -6.0), load)
+    assert np.unique(logits) == [-3]
     with pytest.raises(ArgumentError):
         predict_logits(network, torch.zeros(1, 4, 4, 4), settings(), (), load)

@@ -71,7 +71,9 @@ def labels_of(file: str) -> Any:
 
 
 def test_python_page(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_page("python-api.md", monkeypatch) == 11
+    assert run_page("python-api.md", monkeypatch) == 13
+    images = [sitk.ReadImage(file) for file in ("first_label_1.nii.gz", "predictions/first.nii.gz")]
+    assert images[0].GetDirection() == images[1].GetDirection() and images[0].GetSize() == images[1].GetSize()
     printed = capsys.readouterr().out.splitlines()
     assert "(3, 9, 10, 8) float32" in printed and "(1, 9, 10, 8) [1.0, 1.0, 1.0]" in printed
     assert printed[-2] == "None" and "not_there" in printed[-1]

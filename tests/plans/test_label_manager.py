@@ -64,6 +64,7 @@ def test_labels_can_be_forced() -> None:
     manager = LabelManager({"background": 0, "wt": [1, 2], "et": 2}, [1, 2], force_use_labels=True)
     assert not manager.has_regions
     assert manager.num_segmentation_heads == 3
+    assert manager.apply_inference_nonlin(np.zeros((3, 1), np.float32))[:, 0].tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_lists_of_one_do_not_make_regions() -> None:
