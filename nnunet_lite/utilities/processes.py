@@ -14,6 +14,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NoReturn
 
+from nnunet_lite.utilities.termination import stops_are_kept
+
 _SIGNALLED = 128  # exit codes of processes that end because of a signal, plus its number
 _environment_lock = threading.Lock()
 _OF_THE_GROUP = {  # signals that terminals and schedulers send to all processes at once
@@ -77,7 +79,8 @@ def as_worker() -> Iterator[None]:
     end_with_parent()
     signal.signal(signal.SIGTERM, _unwind)
     try:
-        yield
+        with stops_are_kept():
+            yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
