@@ -17,6 +17,7 @@ from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.inference.memory_of_sums import MemoryOfSums, bands_are_lines
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.resume import estimate_memory, memory_of_preprocessing, shapes_of_case
+from nnunet_lite.utilities.memory import memory_limit
 
 if TYPE_CHECKING:
     from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments
@@ -47,7 +48,7 @@ class Demand(NamedTuple):
 
 
 def size_of_case(case: CaseToPredict, documents: ModelDocuments, plans_manager: PlansManager) -> CaseSize | None:
-    """Size of a case without reading its voxels; None where that cannot be known, or the file cannot be read."""
+    """Size of a case without reading its voxels; None where that cannot be known or be, or the file cannot be read."""
     if isinstance(case.image, np.ndarray):
         spacing: Any = (case.properties or {}).get("spacing")
         if case.image.ndim != 4 or np.shape(spacing) != (3,):
@@ -62,9 +63,11 @@ def size_of_case(case: CaseToPredict, documents: ModelDocuments, plans_manager: 
         except (DatasetError, OSError):
             return None
         channels, shape, spacing = int(header.shape[0]) * len(case.image), header.shape[1:], header.spacing
-    if not all(step > 0 for step in spacing) or 0 in shape:
+    if not all(0 < step < math.inf for step in spacing) or 0 in shape:
         return None
     before, after = shapes_of_case(shape, spacing, plans_manager, documents.configuration)
+    if 4 * channels * math.prod(after) > memory_limit():
+        return None  # preprocessing refuses it; its tiles would make the forecast useless for the others
     return CaseSize(channels, tuple(before), tuple(after))
 
 

@@ -73,7 +73,8 @@ def as_worker() -> Iterator[None]:
     """For the main function of a worker: it does not see Ctrl-C and ends with its parent.
 
     SIGTERM ends it through the normal way out, so that files half-written are removed. Afterwards it ends it at once:
-    an interpreter that is taking itself apart would print a traceback.
+    an interpreter that is taking itself apart would print a traceback. Handlers are functions: Python prints one as
+    well for a signal that comes just as its handler becomes SIG_IGN or SIG_DFL.
     """
     leave_ctrl_c_to_parent()
     end_with_parent()
@@ -82,12 +83,20 @@ def as_worker() -> Iterator[None]:
         with stops_are_kept():
             yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, _leave_at_once)
 
 
 def _unwind(number: int, frame: object) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # a second one would end the tidying up
+    signal.signal(number, _pass_over)  # a second one would end the tidying up
     raise SystemExit(_SIGNALLED + number)
+
+
+def _pass_over(number: int, frame: object) -> None:
+    """Nothing is to be done."""
+
+
+def _leave_at_once(number: int, frame: object) -> NoReturn:
+    os._exit(_SIGNALLED + number)
 
 
 def end_with_parent() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +44,18 @@ def test_size_of_files(images: Path) -> None:
     assert size_of_case(CaseToPredict("b", files), DOCUMENTS, PLANS) is None
 
 
-@pytest.mark.parametrize("spacing", [None, [1, 1], [1, 0, 1]])
+def test_a_header_without_a_sound_spacing(images: Path) -> None:
+    file = images / "b_0000.nii.gz"
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    case = CaseToPredict("b", [str(file)])
+    for spacing in (math.inf, math.nan):
+        struct.pack_into("<f", content, 84, spacing)  # pixdim[2]
+        file.write_bytes(gzip.compress(content))
+        assert size_of_case(case, DOCUMENTS, PLANS) is None
+        assert demand_of_case(case, None, DOCUMENTS, PLANS, Network(3)) == Demand()
+
+
+@pytest.mark.parametrize("spacing", [None, [1, 1], [1, 0, 1], [1, math.inf, 1], [1, math.nan, 1], [1e30, 1, 1]])
 def test_arrays_that_do_not_fit_have_no_size(spacing: list[float] | None) -> None:
     case = CaseToPredict("x", np.zeros((1, 4, 5, 6)), properties={"spacing": spacing})
     assert size_of_case(case, DOCUMENTS, PLANS) is None
