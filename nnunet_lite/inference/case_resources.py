@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _EXPORT_BASE = 330 * 2**20  # bytes of an export worker before it gets a case: interpreter, torch, image libraries
 _EXPORT_SLABS = 100 * 2**20  # bytes of the planes that are interpolated at a time
 
+_SHARE_OF_PROCESSES = 1 / 3  # of the memory, for what background processes hold even while they have nothing to do
+
 # Seconds of work a worker must take over to be worth its start: rough guesses, as are the costs per voxel below
 _WORKER_START = {"preprocessing": 1.5, "export": 3.0}
 
@@ -138,3 +140,17 @@ def worthwhile_processes(
         preprocessing if seconds["preprocessing"] > _WORKER_START["preprocessing"] else 0,
         export if seconds["export"] > _WORKER_START["export"] else 0,
     )
+
+
+def affordable_processes(preprocessing: int, export: int, free: int) -> tuple[int, int]:
+    """As many of these processes as leave most of `free` bytes to the cases; (0, 0) where a job has very little.
+
+    A process that waits for its next case keeps the libraries it has loaded.
+    """
+    base = memory_of_preprocessing(0, 0, 0)
+    while preprocessing * base + export * _EXPORT_BASE > max(0, _SHARE_OF_PROCESSES * free):
+        if export >= preprocessing:
+            export -= 1
+        else:
+            preprocessing -= 1
+    return preprocessing, export

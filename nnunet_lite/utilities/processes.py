@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from nnunet_lite.utilities.termination import stops_are_kept
 
+_FIRST = "1000"  # Linux's highest badness
 _SIGNALLED = 128  # exit codes of processes that end because of a signal, plus its number
 _environment_lock = threading.Lock()
 _OF_THE_GROUP = {  # signals that terminals and schedulers send to all processes at once
@@ -97,6 +98,12 @@ def _pass_over(number: int, frame: object) -> None:
 
 def _leave_at_once(number: int, frame: object) -> NoReturn:
     os._exit(_SIGNALLED + number)
+
+
+def be_killed_first() -> None:
+    """Called by a worker: a system out of memory kills it, whose case is tried again, before the whole command."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_FIRST)
 
 
 def end_with_parent() -> None:

@@ -15,6 +15,7 @@ from nnunet_lite.inference.case_resources import (
     CaseSize,
     Demand,
     Network,
+    affordable_processes,
     demand_of_case,
     number_of_tiles,
     size_of_case,
@@ -87,3 +88,21 @@ def test_few_small_cases_start_no_process() -> None:
     assert worthwhile_processes(3, 3, [small, None], 3) == (0, 0)
     assert worthwhile_processes(3, 0, [small, large], 3) == (3, 0)
     assert worthwhile_processes(3, 2, [large], 3) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gibibytes", "expected"),
+    [
+        ((3, 3), 16, (3, 3)),
+        ((3, 3), 2, (2, 1)),
+        ((3, 3), 0.5, (1, 0)),
+        ((3, 3), 0.3, (0, 0)),
+        ((0, 1), 0.5, (0, 0)),
+        ((8, 0), 2, (4, 0)),
+        ((2, 2), -1, (0, 0)),
+    ],
+)
+def test_processes_leave_most_of_the_memory_to_the_cases(
+    wanted: tuple[int, int], gibibytes: float, expected: tuple[int, int]
+) -> None:
+    assert affordable_processes(*wanted, int(gibibytes * 2**30)) == expected

@@ -297,3 +297,15 @@ def test_memory_that_does_not_suffice_for_a_result_is_the_tasks_error(monkeypatc
         with pytest.raises(WorkerError, match="what its process answered cannot be read: .*emory"):
             futures[0].result(60)
         assert futures[1].result(60) == 1
+
+
+def _badness() -> int:
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="a file of Linux")
+def test_a_system_out_of_memory_kills_workers_first() -> None:
+    before = _badness()
+    with WorkerPool(1) as pool:
+        assert pool.submit(Task("a", _badness)).result(60) == 1000
+    assert _badness() == before
