@@ -161,7 +161,7 @@ def _read_information(file: str) -> Any:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise _explained(file, error) from error
-    _require_dimensions(reader, file)
+    _require_geometry(reader, file)
     return reader
 
 
@@ -170,14 +170,18 @@ def _read_image(file: str) -> Any:
         image = _simpleitk().ReadImage(file)
     except RuntimeError as error:
         raise _explained(file, error) from error
-    _require_dimensions(image, file)
+    _require_geometry(image, file)
     return image
 
 
-def _require_dimensions(image: Any, file: str) -> None:
+def _require_geometry(image: Any, file: str) -> None:
     if not 2 <= image.GetDimension() <= 4:
         raise DatasetError(
             f"{file}: an image of {image.GetDimension()} dimensions; expected 2, 3, or 4 of which the last are channels"
+        )
+    if not np.isfinite(image.GetDirection()).all():
+        raise DatasetError(
+            f"{file}: the directions of its axes in its header (sform/qform) are NaN or infinite; correct them"
         )
 
 

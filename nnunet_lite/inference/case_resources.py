@@ -17,12 +17,15 @@ from nnunet_lite.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_lite.inference.memory_of_sums import MemoryOfSums, bands_are_lines
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.preprocessing.resume import estimate_memory, memory_of_preprocessing, shapes_of_case
+from nnunet_lite.utilities.memory import memory_limit
 
 if TYPE_CHECKING:
     from nnunet_lite.inference.data_iterators import CaseToPredict, ModelDocuments
 
 _EXPORT_BASE = 330 * 2**20  # bytes of an export worker before it gets a case: interpreter, torch, image libraries
 _EXPORT_SLABS = 100 * 2**20  # bytes of the planes that are interpolated at a time
+
+_SHARE_OF_PROCESSES = 1 / 3  # of the memory, for what background processes hold even while they have nothing to do
 
 # Seconds of work a worker must take over to be worth its start: rough guesses, as are the costs per voxel below
 _WORKER_START = {"preprocessing": 1.5, "export": 3.0}
@@ -47,7 +50,7 @@ class Demand(NamedTuple):
 
 
 def size_of_case(case: CaseToPredict, documents: ModelDocuments, plans_manager: PlansManager) -> CaseSize | None:
-    """Size of a case without reading its voxels; None where that cannot be known, or the file cannot be read."""
+    """Size of a case without reading its voxels; None where that cannot be known or be, or the file cannot be read."""
     if isinstance(case.image, np.ndarray):
         spacing: Any = (case.properties or {}).get("spacing")
         if case.image.ndim != 4 or np.shape(spacing) != (3,):
@@ -62,9 +65,11 @@ def size_of_case(case: CaseToPredict, documents: ModelDocuments, plans_manager: 
         except (DatasetError, OSError):
             return None
         channels, shape, spacing = int(header.shape[0]) * len(case.image), header.shape[1:], header.spacing
-    if not all(step > 0 for step in spacing) or 0 in shape:
+    if not all(0 < step < math.inf for step in spacing) or 0 in shape:
         return None
     before, after = shapes_of_case(shape, spacing, plans_manager, documents.configuration)
+    if 4 * channels * math.prod(after) > memory_limit():
+        return None  # preprocessing refuses it; its tiles would make the forecast useless for the others
     return CaseSize(channels, tuple(before), tuple(after))
 
 
@@ -135,3 +140,17 @@ def worthwhile_processes(
         preprocessing if seconds["preprocessing"] > _WORKER_START["preprocessing"] else 0,
         export if seconds["export"] > _WORKER_START["export"] else 0,
     )
+
+
+def affordable_processes(preprocessing: int, export: int, free: int) -> tuple[int, int]:
+    """As many of these processes as leave most of `free` bytes to the cases; (0, 0) where a job has very little.
+
+    A process that waits for its next case keeps the libraries it has loaded.
+    """
+    base = memory_of_preprocessing(0, 0, 0)
+    while preprocessing * base + export * _EXPORT_BASE > max(0, _SHARE_OF_PROCESSES * free):
+        if export >= preprocessing:
+            export -= 1
+        else:
+            preprocessing -= 1
+    return preprocessing, export

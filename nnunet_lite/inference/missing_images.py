@@ -14,10 +14,12 @@ _EXAMPLES = 5  # files named in a message
 
 
 def refuse_missing(path: Path, ending: str) -> None:
-    """Raise DatasetError if `path` is an image that does not exist, or a folder without a file of this ending."""
+    """Raise DatasetError if `path`, which is no file, has no images of this ending."""
     if path.name.endswith(ending) and not path.exists() and not path.is_symlink():
         raise DatasetError(f"The image {path} does not exist; {_instead(path, ending)}")
     if not path.is_dir():
+        if path.exists():
+            raise DatasetError(f"{path} is neither a file nor a folder but a pipe, a socket or a device; save it first")
         return
     names = sorted(name for name in os.listdir(path) if not (path / name).is_dir())
     if any(name.endswith(ending) and not name.startswith(".") for name in names):

@@ -20,6 +20,7 @@ from nnunet_lite.inference.case_resources import (
     CaseSize,
     Demand,
     Network,
+    affordable_processes,
     demand_of_case,
     number_of_tiles,
     size_of_case,
@@ -34,7 +35,7 @@ from nnunet_lite.inference.reduced_prediction import ReducedPrediction
 from nnunet_lite.plans.plans_manager import PlansManager
 from nnunet_lite.utilities.exchange_folder import ExchangeFolder, exchange_folder
 from nnunet_lite.utilities.logging import logger
-from nnunet_lite.utilities.memory import rss
+from nnunet_lite.utilities.memory import format_size, rss
 from nnunet_lite.utilities.memory_budget import MemoryBudget
 from nnunet_lite.utilities.parallel import Outcome, WorkerPool
 
@@ -115,7 +116,7 @@ class PredictionPipeline:
         npp, nps = self._settings.num_preprocessing, self._settings.num_export
         if all(size is not None or not demand.preprocessing for size, demand in zip(sizes, demands, strict=True)):
             npp, nps = worthwhile_processes(npp, nps, sizes, self._network.heads)  # else nobody knows how much it is
-        npp, nps = min(npp, len(cases)), min(nps, len(cases))
+        npp, nps = self._affordable(min(npp, len(cases)), min(nps, len(cases)))
         needs = [max(demand.preprocessing, demand.network, demand.export if nps else 0) for demand in demands]
         self._budget.warn_of_large(zip((case.name for case in cases), needs, strict=True))
         with (
@@ -135,7 +136,7 @@ class PredictionPipeline:
 
         What they take shows when they come, so the limit holds for them from then on.
         """
-        nps = self._settings.num_export
+        _, nps = self._affordable(0, self._settings.num_export)
         with (
             PredictionProgress(None, self._settings.show_progress) as progress,
             exchange_folder() if nps else contextlib.nullcontext() as exchange,
@@ -143,6 +144,17 @@ class PredictionPipeline:
         ):
             queue = self._queue(export, exchange)
             return self._predict_and_export(stream, None, queue, progress)
+
+    def _affordable(self, npp: int, nps: int) -> tuple[int, int]:
+        """Fewer background processes where there is hardly memory for them, which is said."""
+        fewer = affordable_processes(npp, nps, self._budget.limit - self._budget.taken)
+        if fewer != (npp, nps):
+            logger.info(
+                "-npp %d -nps %d instead of -npp %d -nps %d: each process takes memory, of which %s may be taken",
+                *(*fewer, npp, nps),
+                format_size(self._budget.limit),
+            )
+        return fewer
 
     def _queue(self, pool: WorkerPool, exchange: ExchangeFolder | None) -> ExportQueue:
         settings = self._settings

@@ -8,6 +8,7 @@ minds the other's.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import re
@@ -167,6 +168,16 @@ def load_weights(network: nn.Module, weights: Mapping[str, Any], source: str = "
             "plans, configuration, channels and labels must be those of the training"
         )
     network.load_state_dict(given)
+
+
+def not_finite(weights: Mapping[str, Any]) -> list[str]:
+    """Names of tensors that hold NaN or infinity, which a training that diverged leaves."""
+    tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    return [name for name, value in tensors.items() if value.is_floating_point() and not _finite(value)]
+
+
+def _finite(values: torch.Tensor) -> bool:
+    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())  # a sum is fast, and may overflow
 
 
 def _aliases(own: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError
-from nnunet_lite.models.checkpoint import Checkpoint, copy_weights, load_checkpoint, load_weights
+from nnunet_lite.models.checkpoint import Checkpoint, copy_weights, load_checkpoint, load_weights, not_finite
 from nnunet_lite.models.model_folders import FINAL as _FINAL
 from nnunet_lite.models.model_folders import meant_checkpoint, meant_folder
 from nnunet_lite.models.model_names import Fold, ModelName, get_output_folder, parse_fold, parse_model_folder_name
@@ -191,6 +191,14 @@ class TrainedModel:
                 f"another one. Put the file that defines {name} into a folder and name it: export "
                 f"nnUNet_extTrainer=/path/to/folder. In detail: {doubt}. {error}"
             ) from error
+        for member in members:
+            strange = not_finite(member.weights)
+            if strange:
+                logger.warning(
+                    "Fold %s of %s: %d of its weight tensors hold NaN or infinity (%s, ...), so its training diverged; "
+                    "train it again, or name another checkpoint (-chk)",
+                    *(member.fold, self.folder, len(strange), strange[0]),
+                )
         if doubt is not None:
             logger.warning("This model's trainer %s is not here; the network of the plans fits its weights", name)
         self._warn_of_gaps()

@@ -133,6 +133,9 @@ def group_by_case(folder: Path, file_ending: str, findings: list[Fault]) -> dict
 
 def _misnamed(folder: Path, name: str, file_ending: str, names: Collection[str]) -> Fault:
     """The finding for a name without channel; a name that another file has is never proposed."""
+    if "\n" in name:
+        found = "a line break in its name"
+        return Fault("image-name", found, file=f"{folder.name}/{' '.join(name.split())}", repair="rename it")
     stem = name[: -len(file_ending)]
     first = f"{stem}_0000{file_ending}"
     suggestion = f"rename it to {first} if it is channel 0 of case {stem}"
@@ -187,14 +190,24 @@ def _listing(folder: Path, file_ending: str, findings: list[Fault]) -> list[str]
                 if entry.name.endswith(file_ending) and ".tmp." not in entry.name:
                     found = "its name starts with a dot (macOS leaves such files)"
                     findings.append(Fault("file-hidden", found, file=f"{folder.name}/{entry.name}"))
-            elif entry.is_file():
+            elif _is_file(entry):
                 names.append(entry.name)
-            elif entry.is_symlink() and not entry.is_dir():
+            elif entry.is_symlink() and not os.path.exists(entry.path):
                 target = os.readlink(entry.path)
                 findings.append(
                     Fault("file-broken-link", f"a link to {target}, not there", file=f"{folder.name}/{entry.name}")
                 )
+            elif entry.name.endswith(file_ending):
+                found = "a folder" if os.path.isdir(entry.path) else "no file: a pipe, a socket or a device"
+                findings.append(Fault("file-irregular", found, file=f"{folder.name}/{entry.name}"))
     return sorted(names)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads back to itself
+        return False
 
 
 def nothing_found(folder: Path, file_ending: str, is_listed: bool) -> Fault:

@@ -65,6 +65,7 @@ KINDS: dict[str, Kind] = {
     "label-surplus": _warning("label maps without an image", "add the images, or remove the label map"),
     "file-missing": _fault("listed files are missing", 'add the file, or correct "dataset" in dataset.json'),
     "file-broken-link": _fault("links that lead nowhere", "renew the link, or put the file itself there"),
+    "file-irregular": _warning("folders or devices named as images are passed over", "put the file itself there"),
     "file-hidden": _warning("hidden files are passed over", "delete them; nnU-Net v2 itself takes them for cases"),
     "file-shared": _warning("one file is used more than once", "correct the list if that is not meant"),
     "case-name": _fault("case names that cannot be used", "rename the files of this case"),

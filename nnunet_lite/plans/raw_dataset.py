@@ -25,6 +25,7 @@ from nnunet_lite.utilities.files import PathLike, subdirs
 from nnunet_lite.utilities.logging import logger
 
 _EXAMPLES = 5  # names listed in a warning
+_NOT_TAKEN = ("image-ending", "file-hidden", "file-irregular")  # kinds of findings
 _DATASET = re.compile(r"^Dataset(\d{3,})_")
 
 
@@ -200,11 +201,11 @@ def list_image_cases(
     segmentations = [Path(finding.file).name for finding in findings if finding.is_fault] if say_so else []
     if segmentations:
         logger.warning("%s: segmentations among the images are passed over: %s", folder, _some(segmentations))
-    passed_over = [Path(finding.file).name for finding in findings if finding.kind in ("image-ending", "file-hidden")]
+    passed_over = [Path(finding.file).name for finding in findings if finding.kind in _NOT_TAKEN]
     # nobody should wait for their results; without cases the caller says what is there
     if passed_over and cases and not quiet:
         logger.warning(
-            "%s: images that do not end in %s, or are hidden, are passed over: %s",
+            "%s: images that do not end in %s, are hidden, or no files, are passed over: %s",
             folder,
             file_ending,
             _some(passed_over),

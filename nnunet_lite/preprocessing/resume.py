@@ -129,11 +129,16 @@ def case_signature(
 def estimate_memory(
     images: Sequence[str], plans_manager: PlansManager, configuration_manager: ConfigurationManager
 ) -> int:
-    """Bytes a worker will hold at most while it preprocesses a training case, from the image's header."""
+    """Bytes a worker will hold at most while it preprocesses a training case, from the image's header.
+
+    0 if that has a spacing which is none: preprocessing says so.
+    """
     reader = plans_manager.image_reader_writer_class()
     if type(reader).read_header is BaseReaderWriter.read_header:  # it would read all voxels
         return _WORKER_BASE + _EXPANSION * sum(Path(image).stat().st_size for image in images)
     header = reader.read_header(images[0])
+    if not all(0 < step < math.inf for step in header.spacing):
+        return 0
     shape, new_shape = shapes_of_case(header.shape[1:], header.spacing, plans_manager, configuration_manager)
     return memory_of_preprocessing(int(header.shape[0]) * len(images), math.prod(shape), math.prod(new_shape))
 

@@ -26,7 +26,13 @@ from nnunet_lite.utilities.courier import Courier
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
 from nnunet_lite.utilities.memory_budget import MemoryBudget
-from nnunet_lite.utilities.processes import as_worker, describe_exit, environment, processes_allowed
+from nnunet_lite.utilities.processes import (
+    as_worker,
+    be_killed_first,
+    describe_exit,
+    environment,
+    processes_allowed,
+)
 from nnunet_lite.utilities.stopped_processes import StoppedProcesses
 from nnunet_lite.utilities.unguarded_main import EXIT_CODE, WORKER_NAME, UnguardedMain, refuse_in_import_of_main
 from nnunet_lite.utilities.waiting import as_they_end, error_of
@@ -414,6 +420,7 @@ def _run_inline(job: _Job) -> None:
 @as_worker()
 def _work(connection: Connection, threads: int) -> None:
     """Main function of a worker: take tasks from the pipe until the other end goes away."""
+    be_killed_first()
     while True:
         try:
             answer = _answer(connection.recv_bytes())

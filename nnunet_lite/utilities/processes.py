@@ -14,6 +14,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NoReturn
 
+from nnunet_lite.utilities.termination import stops_are_kept
+
+_FIRST = "1000"  # Linux's highest badness
 _SIGNALLED = 128  # exit codes of processes that end because of a signal, plus its number
 _environment_lock = threading.Lock()
 _OF_THE_GROUP = {  # signals that terminals and schedulers send to all processes at once
@@ -71,20 +74,36 @@ def as_worker() -> Iterator[None]:
     """For the main function of a worker: it does not see Ctrl-C and ends with its parent.
 
     SIGTERM ends it through the normal way out, so that files half-written are removed. Afterwards it ends it at once:
-    an interpreter that is taking itself apart would print a traceback.
+    an interpreter that is taking itself apart would print a traceback. Handlers are functions: Python prints one as
+    well for a signal that comes just as its handler becomes SIG_IGN or SIG_DFL.
     """
     leave_ctrl_c_to_parent()
     end_with_parent()
     signal.signal(signal.SIGTERM, _unwind)
     try:
-        yield
+        with stops_are_kept():
+            yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, _leave_at_once)
 
 
 def _unwind(number: int, frame: object) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # a second one would end the tidying up
+    signal.signal(number, _pass_over)  # a second one would end the tidying up
     raise SystemExit(_SIGNALLED + number)
+
+
+def _pass_over(number: int, frame: object) -> None:
+    """Nothing is to be done."""
+
+
+def _leave_at_once(number: int, frame: object) -> NoReturn:
+    os._exit(_SIGNALLED + number)
+
+
+def be_killed_first() -> None:
+    """Called by a worker: a system out of memory kills it, whose case is tried again, before the whole command."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_FIRST)
 
 
 def end_with_parent() -> None:

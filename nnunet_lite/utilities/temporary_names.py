@@ -16,11 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _NAME = re.compile(r"^\.([0-9a-f]{8})([0-9a-f]{8})[0-9a-f]{8}\.tmp\..")  # machine, process, random
+_LONGEST = 255  # bytes of a name on nearly every file system
 
 
 def temporary_path(target: Path) -> Path:
-    """A hidden name beside `target`, of the same ending."""
-    return target.with_name(f".{_owner()}{secrets.token_hex(4)}.tmp.{target.name}")
+    """A hidden name beside `target`, of the same ending; of a very long name only the end is kept."""
+    start, name = f".{_owner()}{secrets.token_hex(4)}.tmp.", target.name
+    while len(os.fsencode(start + name)) > _LONGEST >= len(os.fsencode(target.name)):
+        name = name[1:]
+    return target.with_name(start + name)
 
 
 @contextlib.contextmanager

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
+import threading
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 TERMINATED = 128 + signal.SIGTERM  # exit code
+_SOON = 0.05  # seconds
 
 
 @contextlib.contextmanager
@@ -23,9 +26,39 @@ def orderly_sigterm() -> Iterator[None]:
         yield
         return
     try:
-        yield
+        with stops_are_kept():
+            yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+@contextlib.contextmanager
+def stops_are_kept() -> Iterator[None]:
+    """Within the block, which is in the main thread, no SystemExit or KeyboardInterrupt of a signal is lost.
+
+    Python drops an exception that arises in `__del__` or the callback of a weak reference, where a signal may come as
+    well, and prints its traceback. Such a stop is raised once more a moment later.
+    """
+    if not hasattr(signal, "setitimer"):  # Windows
+        yield
+        return
+    hook, handler = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+
+    def look(lost: Any) -> None:
+        stop, here = lost.exc_value, threading.current_thread() is threading.main_thread()
+        if not here or not isinstance(stop, (SystemExit, KeyboardInterrupt)):
+            hook(lost)
+            return
+        signal.signal(signal.SIGALRM, lambda number, frame: _raise(type(stop)(*stop.args)))
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
+
+    sys.unraisablehook = look
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
+        sys.unraisablehook = hook
 
 
 def end_quietly() -> None:
@@ -36,3 +69,7 @@ def end_quietly() -> None:
 
 def _leave(number: int, frame: object) -> NoReturn:
     raise SystemExit(TERMINATED)
+
+
+def _raise(stop: BaseException) -> NoReturn:
+    raise stop

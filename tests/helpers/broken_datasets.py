@@ -503,6 +503,22 @@ def _png(f: Path, channels: int, **changes: Any) -> None:
 
 
 @breaker
+def link_to_itself(f: Path) -> None:
+    image(f).unlink()
+    image(f).symlink_to(image(f).name)
+
+
+@breaker
+def folder_named_as_an_image(f: Path) -> None:
+    (f / "imagesTr" / "case_09_0000.nii.gz").mkdir()
+
+
+@breaker
+def line_break_in_a_name(f: Path) -> None:
+    shutil.copyfile(image(f), f / "imagesTr" / "case\n09_0000.nii.gz")
+
+
+@breaker
 def colour_images_of_one_channel_name(f: Path) -> None:
     _png(f, 3)
 

@@ -132,9 +132,10 @@ class PredictionServer:
 
 
 def use_workers_for_tiny_cases() -> None:
-    """Let the requested processes start however small the images are."""
+    """Let the requested processes start however small the images, and the machine, are."""
     from nnunet_lite.inference import case_resources
 
+    case_resources._SHARE_OF_PROCESSES = float("inf")
     for side in case_resources._WORKER_START:
         case_resources._WORKER_START[side] = 0.0
 

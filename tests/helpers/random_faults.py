@@ -104,7 +104,7 @@ class Bench:
     def _check(self, place: Path, run: Run, code: int, said: str, scene: Scene) -> None:
         assert run.children_left(_GONE) == [], f"processes are left\n{said}"
         assert code in _CODES, said
-        assert "Traceback" not in run.errors, said
+        assert "Traceback" not in run.errors, f"{said}\nin the end\n{run.errors}"
         for file in (place / "out").iterdir():
             if file.name.startswith("."):
                 assert scene.killed, f"{file.name} is left\n{said}"

@@ -6,6 +6,7 @@ import gzip
 import itertools
 import logging
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,17 @@ def test_scaled_and_big_endian_files_equal_simpleitk(tmp_path):
         np.testing.assert_array_equal(data[0], sitk.GetArrayFromImage(sitk.ReadImage(file)))
         assert properties["spacing"] == [3, 2, 1]
     assert nifti.read_header(str(tmp_path / "scaled.nii.gz")).scaled
+
+
+def test_directions_that_are_no_numbers_are_refused(tmp_path):
+    file = tmp_path / "a.nii"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.int16)), str(file))
+    content = bytearray(file.read_bytes())
+    struct.pack_into("<f", content, 280, float("nan"))  # srow_x[0]
+    file.write_bytes(content)
+    for read in (SimpleITKIO().read_header, lambda name: SimpleITKIO().read_images([name])):
+        with pytest.raises(DatasetError, match="directions of its axes .* are NaN or infinite"):
+            read(str(file))
 
 
 def test_sheared_image_names_the_way_out(tmp_path):

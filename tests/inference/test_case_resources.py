@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from nnunet_lite.inference.case_resources import (
     CaseSize,
     Demand,
     Network,
+    affordable_processes,
     demand_of_case,
     number_of_tiles,
     size_of_case,
@@ -42,7 +45,18 @@ def test_size_of_files(images: Path) -> None:
     assert size_of_case(CaseToPredict("b", files), DOCUMENTS, PLANS) is None
 
 
-@pytest.mark.parametrize("spacing", [None, [1, 1], [1, 0, 1]])
+def test_a_header_without_a_sound_spacing(images: Path) -> None:
+    file = images / "b_0000.nii.gz"
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    case = CaseToPredict("b", [str(file)])
+    for spacing in (math.inf, math.nan):
+        struct.pack_into("<f", content, 84, spacing)  # pixdim[2]
+        file.write_bytes(gzip.compress(content))
+        assert size_of_case(case, DOCUMENTS, PLANS) is None
+        assert demand_of_case(case, None, DOCUMENTS, PLANS, Network(3)) == Demand()
+
+
+@pytest.mark.parametrize("spacing", [None, [1, 1], [1, 0, 1], [1, math.inf, 1], [1, math.nan, 1], [1e30, 1, 1]])
 def test_arrays_that_do_not_fit_have_no_size(spacing: list[float] | None) -> None:
     case = CaseToPredict("x", np.zeros((1, 4, 5, 6)), properties={"spacing": spacing})
     assert size_of_case(case, DOCUMENTS, PLANS) is None
@@ -74,3 +88,21 @@ def test_few_small_cases_start_no_process() -> None:
     assert worthwhile_processes(3, 3, [small, None], 3) == (0, 0)
     assert worthwhile_processes(3, 0, [small, large], 3) == (3, 0)
     assert worthwhile_processes(3, 2, [large], 3) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gibibytes", "expected"),
+    [
+        ((3, 3), 16, (3, 3)),
+        ((3, 3), 2, (2, 1)),
+        ((3, 3), 0.5, (1, 0)),
+        ((3, 3), 0.3, (0, 0)),
+        ((0, 1), 0.5, (0, 0)),
+        ((8, 0), 2, (4, 0)),
+        ((2, 2), -1, (0, 0)),
+    ],
+)
+def test_processes_leave_most_of_the_memory_to_the_cases(
+    wanted: tuple[int, int], gibibytes: float, expected: tuple[int, int]
+) -> None:
+    assert affordable_processes(*wanted, int(gibibytes * 2**30)) == expected

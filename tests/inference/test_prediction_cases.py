@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,13 @@ def test_a_folder_of_hidden_files_has_no_images(tmp_path):
     (tmp_path / ".a_0000.nii.gz").touch()
     with pytest.raises(DatasetError, match="has no images CASE_0000"):
         find_cases(tmp_path, None, ONE)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe of POSIX")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a_0000.nii.gz")
+    with pytest.raises(DatasetError, match="neither a file nor a folder but a pipe"):
+        find_cases(tmp_path / "a_0000.nii.gz", None, DATASET_JSON)
 
 
 def test_a_list_entry_may_be_a_path(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -44,8 +45,9 @@ def exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def with_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes are started however little there is to do."""
+    """Processes are started however little there is to do, and however little memory."""
     monkeypatch.setattr(case_resources, "_WORKER_START", {"preprocessing": -1.0, "export": -1.0})
+    monkeypatch.setattr(case_resources, "_SHARE_OF_PROCESSES", math.inf)
 
 
 @pytest.fixture
@@ -134,6 +136,18 @@ def test_the_limit_holds_over_all_steps(
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 3
     small = 3 * 5  # images and logits that wait do not keep the step from running that they wait for
     assert watched.most <= limit + small and watched.together == together
+
+
+def test_processes_that_would_take_the_memory_of_the_cases_are_not_started(
+    model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(case_resources, "_WORKER_START", {"preprocessing": -1.0, "export": -1.0})
+    monkeypatch.setattr("multiprocessing.context.SpawnContext.Process", None)
+    monkeypatch.setattr(prediction_pipeline, "rss", lambda: 0)
+    caplog.set_level(logging.INFO)
+    predictor = predictor_of(model, max_ram=300 * 2**20)
+    assert predictor.predict_from_files(images, tmp_path / "out", False, True, 2, 1) == [None] * 3
+    assert "-npp 0 -nps 0 instead of -npp 2 -nps 1: each process takes memory, of which 300 MiB" in caplog.text
 
 
 def test_a_case_above_the_limit_runs_alone_with_a_warning(

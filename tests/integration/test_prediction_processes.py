@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 from helpers.prediction_server import CANNOT_MOUNT, PredictionServer, Run
 from helpers.random_faults import CASES, Bench
+
+from nnunet_lite.utilities.processes import is_stopped
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 LIMIT = 120  # seconds; a run takes a few
@@ -96,15 +99,45 @@ def test_cases_whose_workers_always_die_are_listed(place: Place, npp: int, nps: 
     assert place.labels() == set()
 
 
+def stopped_in_the_middle(place: Place, imported: bool) -> Run:
+    """A prediction whose command is stopped (SIGSTOP) while it has a worker and before it has written all cases.
+
+    On a busy machine it may be over before it is looked at; then there is another one.
+
+    Args:
+        imported: the worker is beyond its start; killed before, Python itself prints how far the worker came.
+    """
+    for _ in range(20):
+        run = place.start(1, 0)
+        while run.processes() and not (
+            any("numpy" in _maps(pid) for pid in workers(run)) if imported else workers(run)
+        ):
+            time.sleep(0.005)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(run.pid, signal.SIGSTOP)
+            while run.processes() and not is_stopped(run.pid):
+                time.sleep(0.005)
+            if run.processes() and not set(os.listdir(place.output)) >= LABELS:
+                return run
+            os.kill(run.pid, signal.SIGCONT)
+        assert run.wait(LIMIT) == 0, run.errors
+        shutil.rmtree(place.output)
+    raise AssertionError("never in the middle of a prediction")
+
+
+def _maps(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return ""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_an_ended_prediction_leaves_nothing_and_can_be_continued(place: Place, number: int, code: int) -> None:
-    run = place.start(1, 0)
-    worker = Path(f"/proc/{first_worker(run)}")
-    while (
-        number == signal.SIGKILL and "numpy" not in (worker / "maps").read_text()
-    ):  # killed before, Python itself prints how far the worker came
-        time.sleep(0.005)
+    run = stopped_in_the_middle(place, number == signal.SIGKILL)
     os.killpg(run.pid, number) if number == signal.SIGINT else os.kill(run.pid, number)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(run.pid, signal.SIGCONT)
     assert run.wait(LIMIT) == code, run.errors
     assert run.children_left(10) == []
     assert "Traceback" not in run.errors

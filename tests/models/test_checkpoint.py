@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from nnunet_lite.exceptions import CheckpointError, StorageError
-from nnunet_lite.models.checkpoint import load_checkpoint, load_weights, save_checkpoint, unwrap
+from nnunet_lite.models.checkpoint import load_checkpoint, load_weights, not_finite, save_checkpoint, unwrap
 
 
 class _Executed:
@@ -177,6 +177,12 @@ def test_weights_kept_once_fill_all_their_names() -> None:
 def test_weights_that_do_not_fit() -> None:
     with pytest.raises(CheckpointError, match=r"1 missing: bias; 1 unknown: c; 1 of another shape: weight \(\(3, 2\)"):
         load_weights(nn.Linear(2, 2), {"weight": torch.ones(3, 2), "c": torch.ones(1)})
+
+
+def test_weights_of_a_training_that_diverged_are_named() -> None:
+    weights = {"a": torch.ones(3), "b": torch.tensor([1.0, float("nan")]), "c": torch.full((2,), float("inf"))}
+    large = {"d": torch.full((4,), 3e38), "e": torch.tensor([1, 2]), "f": "no tensor"}  # a sum that overflows
+    assert not_finite({**weights, **large}) == ["b", "c"]
 
 
 def test_unwrap() -> None:

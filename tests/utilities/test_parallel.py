@@ -317,3 +317,15 @@ def test_a_daemonic_process_which_may_not_have_children_works_alone(method: str)
     assert ours.poll(60)
     assert ours.recv() == (0 + 1 + 4 + 9, 0)
     process.join()
+
+
+def _badness() -> int:
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="a file of Linux")
+def test_a_system_out_of_memory_kills_workers_first() -> None:
+    before = _badness()
+    with WorkerPool(1) as pool:
+        assert pool.submit(Task("a", _badness)).result(60) == 1000
+    assert _badness() == before

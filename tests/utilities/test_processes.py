@@ -5,10 +5,28 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from nnunet_lite.utilities.processes import describe_exit, describe_state, environment
+
+_STRUCK_TWICE = """
+with as_worker():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("tidied")
+"""
+_STRUCK_AFTERWARDS = """
+with as_worker():
+    print("over", flush=True)
+assert callable(signal.getsignal(signal.SIGTERM))
+os.kill(os.getpid(), signal.SIGTERM)
+print("not at once")
+"""
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows sends Ctrl-C otherwise")
@@ -29,6 +47,15 @@ def test_a_variable_stands_in_the_environment_of_the_block_only(monkeypatch: pyt
         assert (os.environ["ONE"], os.environ["OTHER"]) == ("1", "2")
     assert os.environ["ONE"] == "before"
     assert "OTHER" not in os.environ
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(("lines", "told"), [(_STRUCK_TWICE, "tidied\n"), (_STRUCK_AFTERWARDS, "over\n")])
+def test_a_worker_is_struck_again(lines: str, told: str) -> None:
+    """While it tidies up, which goes on; and when it is about to end, which it does at once."""
+    head = "import os, signal\nfrom nnunet_lite.utilities.processes import as_worker\n"
+    process = subprocess.run([sys.executable, "-c", head + lines], capture_output=True, text=True, timeout=30)
+    assert (process.returncode, process.stdout, process.stderr) == (143, told, "")
 
 
 @pytest.mark.parametrize(

@@ -46,3 +46,12 @@ def test_names_differ_and_lie_beside_the_target(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     remove_abandoned_files(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("letter", ["x", "患"])
+def test_names_as_long_as_the_system_allows(tmp_path: Path, letter: str) -> None:
+    target = tmp_path / (letter * (248 // len(letter.encode())) + ".nii.gz")
+    with atomic_path(target) as temporary:
+        assert temporary.name.endswith(f"{letter}.nii.gz")
+        temporary.write_text("whole")
+    assert target.read_text() == "whole"

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
-from nnunet_lite.utilities.termination import orderly_sigterm
+from nnunet_lite.utilities.termination import orderly_sigterm, stops_are_kept
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -54,3 +55,57 @@ def test_at_the_end_of_the_process_there_is_no_traceback(number: int) -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (process.returncode, process.stderr) == (-number, "")
+
+
+@posix
+@pytest.mark.parametrize("block", ["termination.orderly_sigterm", "processes.as_worker"])
+def test_a_stop_within_del_is_not_lost(block: str) -> None:
+    module, name = block.split(".")
+    code = (
+        "import os, signal, time\n"
+        f"from nnunet_lite.utilities.{module} import {name}\n"
+        "class Slow:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(60)\n"
+        f"with {name}():\n"
+        "    try:\n"
+        "        Slow()\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('tidied')"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (process.returncode, process.stdout, process.stderr) == (143, "tidied\n", "")
+
+
+@posix
+def test_ctrl_c_within_a_callback_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    class Thing:
+        pass
+
+    def strike(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt), orderly_sigterm():
+        thing = Thing()
+        reference = weakref.ref(thing, strike)
+        del thing
+        assert reference() is None
+        time.sleep(5)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@posix
+def test_other_errors_that_nobody_can_catch_are_said_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("from del")
+
+    said: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: said.append(str(lost.exc_value)))
+    with stops_are_kept():
+        Broken()
+    assert said == ["from del"]
