@@ -21,6 +21,7 @@ from nnunet_lite.models.loaded_weights import LoadedWeights
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.utilities.logging import stderr_is_terminal
 from nnunet_lite.utilities.turns import Turns
 
 
@@ -31,7 +32,6 @@ class ModelInUse:
     use_gaussian: bool
     use_mirroring: bool
     perform_everything_on_device: bool
-    device: torch.device
     verbose: bool
     verbose_preprocessing: bool
     allow_tqdm: bool
@@ -46,10 +46,20 @@ class ModelInUse:
     label_manager = cast("LabelManager", None)
     network = cast("nn.Module", None)
 
+    _device: torch.device
     _loaded: LoadedWeights | None
     _memory: DeviceMemory
     _turns: Turns  # of the threads that use the network, which has the weights of one member at a time
     _progress: Progress | None = None  # what counts tiles while a step of somebody's own runs
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes; may be set to its name, too."""
+        return self._device
+
+    @device.setter
+    def device(self, device: torch.device | str) -> None:
+        self._device = torch.device(device)
 
     def network_size(self) -> Network:
         """What decides how much memory a case's logits take."""
@@ -65,7 +75,7 @@ class ModelInUse:
     def _bar(self, progress: Progress | None) -> Any:
         if progress is not None:
             return nullcontext(progress)
-        return tqdm(disable=None if self.allow_tqdm else True, leave=False, unit="tile")  # None: no terminal
+        return tqdm(disable=not (self.allow_tqdm and stderr_is_terminal()), leave=False, unit="tile")
 
     def _settings(self) -> PredictionSettings:
         return PredictionSettings(

@@ -22,6 +22,14 @@ class _Console(logging.Handler):
             stream.flush()
 
 
+def stderr_is_terminal() -> bool:
+    """Whether somebody sees progress bars; no, where a program has no stderr or its own stand-in for it."""
+    try:
+        return bool(sys.stderr.isatty())
+    except (AttributeError, ValueError):  # None, an object that only writes, a closed file
+        return False
+
+
 def _between_bars(stream: TextIO) -> AbstractContextManager[Any]:
     """Progress bars leave the terminal within the block, so that a line does not stick to one."""
     module: Any = sys.modules.get("tqdm")

@@ -9,6 +9,7 @@ every worker ends within a second.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import threading
 import traceback
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 from nnunet_lite.configuration import cpu_count
 from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
 from nnunet_lite.utilities.courier import Courier
-from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.logging import logger, stderr_is_terminal
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
 from nnunet_lite.utilities.memory_budget import MemoryBudget
 from nnunet_lite.utilities.processes import as_worker, describe_exit, environment, processes_allowed
@@ -80,10 +81,10 @@ def run_tasks(
     progress = tqdm(
         total=len(tasks),
         desc=description,
-        disable=not show_progress,
+        disable=not show_progress or sys.stderr is None,
         unit="case",
         smoothing=0.05,
-        mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file need not hold every step
+        mininterval=0.1 if stderr_is_terminal() else 10,  # a log file need not hold every step
     )
     with progress as bar, WorkerPool(min(processes, len(tasks)), max_ram=max_ram) as pool:
         pool.budget.warn_of_large((task.name, task.memory) for task in tasks)
@@ -401,6 +402,8 @@ class WorkerPool:
 
 def _cannot_start(name: str, error: Exception) -> str:
     text = f"{name}: no background process could be started ({describe(error)})"
+    if isinstance(error, FileNotFoundError) and not os.path.isdir(os.curdir):
+        return f"{text}; the current folder was deleted: change to one that exists, or ask for 0 processes"
     return f"{text}; use fewer processes" if isinstance(error, OSError) else text
 
 
