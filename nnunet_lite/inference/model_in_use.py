@@ -32,6 +32,7 @@ class ModelInUse:
     use_gaussian: bool
     use_mirroring: bool
     perform_everything_on_device: bool
+    device: torch.device  # or its name, where somebody set it
     verbose: bool
     verbose_preprocessing: bool
     allow_tqdm: bool
@@ -46,20 +47,10 @@ class ModelInUse:
     label_manager = cast("LabelManager", None)
     network = cast("nn.Module", None)
 
-    _device: torch.device
     _loaded: LoadedWeights | None
     _memory: DeviceMemory
     _turns: Turns  # of the threads that use the network, which has the weights of one member at a time
     _progress: Progress | None = None  # what counts tiles while a step of somebody's own runs
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network computes; may be set to its name, too."""
-        return self._device
-
-    @device.setter
-    def device(self, device: torch.device | str) -> None:
-        self._device = torch.device(device)
 
     def network_size(self) -> Network:
         """What decides how much memory a case's logits take."""
@@ -84,7 +75,7 @@ class ModelInUse:
             use_gaussian=self.use_gaussian,
             mirroring_axes=self._mirroring_axes(),
             heads=self.label_manager.num_segmentation_heads,
-            device=self.device,
+            device=torch.device(self.device),
             sums_on_device=self.perform_everything_on_device,
             autocast_dtype=self.autocast_dtype,
             dtype_of_sums=self.dtype_of_sums,

@@ -362,12 +362,13 @@ def test_threads_share_a_predictor(model: Path) -> None:
     assert all(np.array_equal(one, other) for one, other in zip(found, expected * 2, strict=True))
 
 
-def test_the_device_may_be_set_by_its_name(model: Path) -> None:
-    predictor, data = predictor_of(model), torch.randn(1, 8, 8, 8)
-    before = predictor.predict_logits_from_preprocessed_data(data)
+def test_the_device_may_be_set_by_its_name(model: Path, images: Path) -> None:
+    predictor = predictor_of(model)
+    before = predictor.predict_from_files(images, None, False, True, 0, 0)
     predictor.device = "cpu:0"  # type: ignore[assignment]
-    assert predictor.device == torch.device("cpu", 0)
-    assert torch.equal(predictor.predict_logits_from_preprocessed_data(data), before)
+    predictor.initialize_from_trained_model_folder(model, 0)
+    found = predictor.predict_from_files(images, None, False, True, 0, 0)
+    assert before and found and all(np.array_equal(one, other) for one, other in zip(before, found, strict=True))
 
 
 def predicted_twice(model: Path, images: Path) -> list[Any]:
