@@ -123,8 +123,10 @@ def command(
     @functools.wraps(function)
     @orderly_sigterm()
     def run(argv: Sequence[str] | None = None) -> int:
-        from nnunet_lite.utilities.logging import log_to_console
+        from nnunet_lite.utilities.logging import log_to_console, open_missing_streams
 
+        if argv is None:  # called by the console script
+            open_missing_streams()
         log_to_console()
         try:
             return function(argv) or 0
@@ -139,7 +141,7 @@ def command(
                 _say_stopped(stop, after_stop, argv)
             raise
         finally:
-            if argv is None:  # called by the console script
+            if argv is None:
                 end_quietly()
 
     return run

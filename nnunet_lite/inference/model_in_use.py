@@ -21,6 +21,7 @@ from nnunet_lite.models.loaded_weights import LoadedWeights
 from nnunet_lite.plans.configuration_manager import ConfigurationManager
 from nnunet_lite.plans.label_manager import LabelManager
 from nnunet_lite.plans.plans_manager import PlansManager
+from nnunet_lite.utilities.logging import stderr_is_terminal
 from nnunet_lite.utilities.turns import Turns
 
 
@@ -31,7 +32,7 @@ class ModelInUse:
     use_gaussian: bool
     use_mirroring: bool
     perform_everything_on_device: bool
-    device: torch.device
+    device: torch.device  # or its name, where somebody set it
     verbose: bool
     verbose_preprocessing: bool
     allow_tqdm: bool
@@ -65,7 +66,7 @@ class ModelInUse:
     def _bar(self, progress: Progress | None) -> Any:
         if progress is not None:
             return nullcontext(progress)
-        return tqdm(disable=None if self.allow_tqdm else True, leave=False, unit="tile")  # None: no terminal
+        return tqdm(disable=not (self.allow_tqdm and stderr_is_terminal()), leave=False, unit="tile")
 
     def _settings(self) -> PredictionSettings:
         return PredictionSettings(
@@ -74,7 +75,7 @@ class ModelInUse:
             use_gaussian=self.use_gaussian,
             mirroring_axes=self._mirroring_axes(),
             heads=self.label_manager.num_segmentation_heads,
-            device=self.device,
+            device=torch.device(self.device),
             sums_on_device=self.perform_everything_on_device,
             autocast_dtype=self.autocast_dtype,
             dtype_of_sums=self.dtype_of_sums,

@@ -122,7 +122,7 @@ class nnUNetPredictor(ModelInUse):
             PathError, CheckpointError, PlansError: what is missing, and what is there instead.
             ArgumentError: this machine lacks the device.
         """
-        require_device(self.device)
+        require_device(torch.device(self.device))
         model = TrainedModel(model_training_output_dir)
         members = model.load_members(use_folds, checkpoint_name)
         first = members[0]
@@ -167,7 +167,7 @@ class nnUNetPredictor(ModelInUse):
         Raises:
             ArgumentError: this machine lacks the device.
         """
-        require_device(self.device)
+        require_device(torch.device(self.device))
         self._origin = None
         self.plans_manager = plans_manager
         self.configuration_manager = configuration_manager
@@ -179,7 +179,7 @@ class nnUNetPredictor(ModelInUse):
         self._loaded = None
         self._memory = DeviceMemory()
         self.network = network
-        if compile_requested(False) and not hasattr(network, "_orig_mod") and can_compile(self.device):
+        if compile_requested(False) and not hasattr(network, "_orig_mod") and can_compile(torch.device(self.device)):
             self.network = cast("nn.Module", torch.compile(network))
 
     def predict_from_files(
@@ -325,7 +325,7 @@ class nnUNetPredictor(ModelInUse):
         nps = num_processes_segmentation_export
         nps = num_processes_default() if nps is None else nps
         results = self._pipeline(save_probabilities, 0, nps).run_stream(stream)
-        empty_cache(self.device)
+        empty_cache(torch.device(self.device))
         return results
 
     def predict_single_npy_array(
@@ -368,7 +368,7 @@ class nnUNetPredictor(ModelInUse):
     ) -> list[Any]:
         self._documents().configuration.require_classes()
         results = self._pipeline(save_probabilities, npp, nps).run(cases, done_before)
-        empty_cache(self.device)
+        empty_cache(torch.device(self.device))
         return results
 
     def _pipeline(self, save_probabilities: bool, npp: int, nps: int) -> PredictionPipeline:

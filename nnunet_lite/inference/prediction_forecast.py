@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nnunet_lite.utilities.durations import duration
-from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.logging import logger, stderr_is_terminal
 from nnunet_lite.utilities.wording import counted
 
 _MEASURED = 3.0  # seconds of tiles before the first forecast
@@ -202,7 +202,7 @@ def precise_duration(seconds: float) -> str:
 
 def _has_room_for_a_bar() -> bool:
     """Whether stderr is a terminal; one without a width (docker run -t, CI) gets lines, it would show no bar."""
-    if not sys.stderr.isatty():
+    if not stderr_is_terminal():
         return False
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns != 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class LoadedWeights:
@@ -42,7 +41,8 @@ def _state(network: nn.Module, weights: Mapping[str, Any]) -> list[tuple[Any, in
 
 
 def _version(tensor: Any) -> int | None:
-    if not isinstance(tensor, Tensor):
+    try:
+        version: int = tensor._version
+    except (AttributeError, RuntimeError):  # no tensor, or one that was made in inference mode
         return None
-    with torch.inference_mode(False):
-        return None if tensor.is_inference() else tensor._version
+    return version

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from nnunet_lite.exceptions import ArgumentError, CheckpointError, PathError
@@ -180,6 +181,8 @@ class TrainedModel:
         name = members[0].trainer_name
         configuration = self.plans_manager.get_configuration(members[0].configuration)
         network, doubt = network_of_trainer(name, self.plans_manager, configuration, self.dataset_json)
+        if torch.get_default_dtype() != torch.float32:  # somebody's own; images are float32
+            network.float()
         try:
             for member in members:
                 load_weights(network, member.weights, f"fold {member.fold} of {self.folder}")

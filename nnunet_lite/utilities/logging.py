@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TextIO
@@ -17,9 +18,22 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: "
-        with _between_bars(stream):
-            stream.write(f"{prefix}{self.format(record)}\n")
-            stream.flush()
+        try:
+            with _between_bars(stream):
+                stream.write(f"{prefix}{self.format(record)}\n")
+                stream.flush()
+        except BrokenPipeError:  # nobody reads on, as behind `| head`; the work is not to end for that
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def stderr_is_terminal() -> bool:
+    """Whether somebody sees progress bars; no, where a program has no stderr or its own stand-in for it."""
+    try:
+        return bool(sys.stderr.isatty())
+    except (AttributeError, ValueError):  # None, an object that only writes, a closed file
+        return False
 
 
 def _between_bars(stream: TextIO) -> AbstractContextManager[Any]:
@@ -29,6 +43,21 @@ def _between_bars(stream: TextIO) -> AbstractContextManager[Any]:
         return nullcontext()
     bars: AbstractContextManager[Any] = module.tqdm.external_write_mode(file=stream)
     return bars
+
+
+def open_missing_streams() -> None:
+    """Let a command that was started with `>&-` or the like write into nothing.
+
+    Else its first files would get the numbers of stdout and stderr, and a library's warnings would be written to them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def log_to_console(level: int = logging.INFO) -> None:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from nnunet_lite.configuration import cpu_count
 from nnunet_lite.exceptions import ArgumentError, WorkerError, nnUNetError
 from nnunet_lite.utilities.courier import Courier
-from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.logging import logger, stderr_is_terminal
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
 from nnunet_lite.utilities.memory_budget import MemoryBudget
 from nnunet_lite.utilities.processes import (
@@ -34,7 +34,13 @@ from nnunet_lite.utilities.processes import (
     processes_allowed,
 )
 from nnunet_lite.utilities.stopped_processes import StoppedProcesses
-from nnunet_lite.utilities.unguarded_main import EXIT_CODE, WORKER_NAME, UnguardedMain, refuse_in_import_of_main
+from nnunet_lite.utilities.unguarded_main import (
+    EXIT_CODE,
+    WORKER_NAME,
+    UnguardedMain,
+    refuse_in_import_of_main,
+    without_missing_main,
+)
 from nnunet_lite.utilities.waiting import as_they_end, error_of
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -75,21 +81,21 @@ def run_tasks(
         show_progress: False hides the bar.
         max_ram: bytes that running tasks may need together by their estimates (default: 80 % of what is available).
 
-    A task that needs more than `max_ram` by itself is warned about and runs alone, since estimates are estimates.
-    A task's own error is part of its outcome and never raised here, so that one bad case does not stop the others.
+    A task that needs more than `max_ram` is warned about and runs alone, since estimates are estimates. A task's own
+    error is part of its outcome and never raised here, so that one bad case does not stop the others.
     """
     from tqdm import tqdm
 
     if processes:
-        refuse_in_import_of_main()  # before a bar is shown
+        refuse_in_import_of_main()  # no bar then
     tasks = list(tasks)
     progress = tqdm(
         total=len(tasks),
         desc=description,
-        disable=not show_progress,
+        disable=not show_progress or sys.stderr is None,
         unit="case",
         smoothing=0.05,
-        mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file need not hold every step
+        mininterval=0.1 if stderr_is_terminal() else 10,  # a log file need not hold every step
     )
     with progress as bar, WorkerPool(min(processes, len(tasks)), max_ram=max_ram) as pool:
         pool.budget.warn_of_large((task.name, task.memory) for task in tasks)
@@ -177,7 +183,7 @@ class _Worker:
         self.process: BaseProcess = context.Process(target=_work, args=(remote, threads), name=WORKER_NAME, daemon=True)
         self.courier = Courier(connection, notify)
         try:
-            with environment(dict.fromkeys(_THREAD_VARIABLES, str(threads))):
+            with without_missing_main(), environment(dict.fromkeys(_THREAD_VARIABLES, str(threads))):
                 self.process.start()
         except BaseException:
             self.courier.close()
@@ -206,7 +212,7 @@ class WorkerPool:
     """Background processes that are watched; use it as a context manager.
 
     Args:
-        processes: number of workers; 0, or being a daemonic process, makes `submit` run the task at once in this one.
+        processes: number of workers; 0, or in a daemonic process, makes `submit` run the task at once in this one.
         max_ram: bytes that running tasks may need together by their estimates; one task always may run.
         threads_per_worker: computing threads of each worker (default: the cores divided by the workers).
         budget: memory shared with other pools, instead of `max_ram`.
@@ -223,16 +229,15 @@ class WorkerPool:
         if processes < 0:
             raise ArgumentError(f"{processes} processes: expected 0 (everything in one process) or more")
         if processes:
-            refuse_in_import_of_main()
-        self.size = processes = processes_allowed(processes)
-        self._threads = threads_per_worker or max(1, cpu_count() // max(1, processes))
+            refuse_in_import_of_main()  # first: there, too, the process is daemonic
+        self.size = processes_allowed(processes)
+        self._threads = threads_per_worker or max(1, cpu_count() // max(1, self.size))
         self.budget = budget or MemoryBudget(max_ram)
         self.max_ram = self.budget.limit
         self._waiting: deque[_Job] = deque()
         self._workers: list[_Worker] = []
         self._lock, self._calls = threading.Lock(), threading.Lock()
-        self._closing = False
-        self._abort = False
+        self._closing = self._abort = False
         self._fault: WorkerError | None = None  # of the supervising thread itself
         self._pipe: tuple[Connection, Connection] | None = None  # wakes the supervising thread
         self._supervisor: threading.Thread | None = None
@@ -406,8 +411,10 @@ class WorkerPool:
 
 
 def _cannot_start(name: str, error: Exception) -> str:
-    text = f"{name}: no background process could be started ({describe(error)})"
-    return f"{text}; use fewer processes" if isinstance(error, OSError) else text
+    advice = "; use fewer processes" if isinstance(error, OSError) else ""
+    if isinstance(error, FileNotFoundError):  # by Python, of what it is asked for first
+        advice = "; the current folder was deleted, change to another"
+    return f"{name}: no background process could be started ({describe(error)}){advice}"
 
 
 def _run_inline(job: _Job) -> None:

@@ -16,7 +16,9 @@ from typing import NoReturn
 
 from nnunet_lite.utilities.termination import stops_are_kept
 
-_FIRST = "1000"  # Linux's highest badness
+_BADNESS = (
+    500  # of 1000; as if a worker held half of the memory more, so a process that took most of it still goes first
+)
 _SIGNALLED = 128  # exit codes of processes that end because of a signal, plus its number
 _environment_lock = threading.Lock()
 _OF_THE_GROUP = {  # signals that terminals and schedulers send to all processes at once
@@ -101,9 +103,10 @@ def _leave_at_once(number: int, frame: object) -> NoReturn:
 
 
 def be_killed_first() -> None:
-    """Called by a worker: a system out of memory kills it, whose case is tried again, before the whole command."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_FIRST)
+    """Called by a worker: where memory ends the kernel kills it, whose case is tried again, before the whole command."""
+    with contextlib.suppress(OSError, ValueError):
+        file = Path("/proc/self/oom_score_adj")
+        file.write_text(str(max(_BADNESS, int(file.read_text()))))
 
 
 def end_with_parent() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 from nnunet_lite.exceptions import WorkerError
 
@@ -21,6 +26,28 @@ class UnguardedMain(WorkerError):
 
     def __init__(self, message: str = HINT) -> None:
         super().__init__(message)
+
+
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def without_missing_main() -> Iterator[None]:
+    """Background processes started within the block do not look for a main module that is no file.
+
+    A script that comes through stdin (`python - < script.py`) calls itself `<stdin>`; they would die of looking for it.
+    """
+    main: Any = sys.modules.get("__main__")
+    with _lock:
+        file = getattr(main, "__file__", None)
+        if file is None or os.path.exists(file) or getattr(main, "__spec__", None) is not None:
+            yield
+            return
+        del main.__file__
+        try:
+            yield
+        finally:
+            main.__file__ = file
 
 
 def refuse_in_import_of_main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nnunet_lite.exceptions import ArgumentError, DatasetError
 from nnunet_lite.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunet_lite.inference import model_in_use
 from nnunet_lite.inference.predict_from_raw_data import nnUNetPredictor
+from nnunet_lite.utilities.parallel import Task, collect, run_tasks
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -380,3 +382,52 @@ def test_threads_share_a_predictor(model: Path) -> None:
     finally:
         sys.setswitchinterval(interval)
     assert all(np.array_equal(one, other) for one, other in zip(found, expected * 2, strict=True))
+
+
+def test_the_device_may_be_set_by_its_name(model: Path, images: Path) -> None:
+    predictor = predictor_of(model)
+    before = predictor.predict_from_files(images, None, False, True, 0, 0)
+    predictor.device = "cpu:0"  # type: ignore[assignment]
+    predictor.initialize_from_trained_model_folder(model, 0)
+    found = predictor.predict_from_files(images, None, False, True, 0, 0)
+    assert before and found and all(np.array_equal(one, other) for one, other in zip(before, found, strict=True))
+
+
+def predicted_twice(model: Path, images: Path) -> list[Any]:
+    predictor = predictor_of(model, (0, 1))
+    results = predictor.predict_from_files(str(images), None, False, True, 0, 0)
+    assert results
+    return results + predictor.predict_from_files_sequential(str(images), None)
+
+
+@pytest.mark.parametrize("stream", [None, types.SimpleNamespace(write=lambda text: None, flush=lambda: None)])
+def test_a_program_without_a_terminals_streams(
+    model: Path, images: Path, monkeypatch: pytest.MonkeyPatch, stream: Any
+) -> None:
+    """As those with windows only, or with an object of their own that takes what is printed."""
+    expected = predicted_twice(model, images)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    predictor = nnUNetPredictor(device="cpu", allow_tqdm=True, verbose=True, use_mirroring=False)
+    predictor.initialize_from_trained_model_folder(model, (0, 1))
+    found = predictor.predict_from_files(str(images), None, False, True, 0, 0)
+    assert found is not None
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=False))
+    collect(run_tasks([Task("one", max, (1, 2))], 0))
+
+
+def test_a_program_in_inference_mode(model: Path, images: Path) -> None:
+    expected = predicted_twice(model, images)
+    with torch.inference_mode():
+        found = predicted_twice(model, images)
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_program_with_a_default_dtype_of_its_own(model: Path, images: Path) -> None:
+    expected = predicted_twice(model, images)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = predicted_twice(model, images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))

@@ -324,8 +324,35 @@ def _badness() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="a file of Linux")
-def test_a_system_out_of_memory_kills_workers_first() -> None:
+def test_memory_that_ends_costs_a_worker_rather_than_the_command() -> None:
     before = _badness()
     with WorkerPool(1) as pool:
-        assert pool.submit(Task("a", _badness)).result(60) == 1000
+        assert pool.submit(Task("a", _badness)).result(60) == max(before, 500)
     assert _badness() == before
+
+
+_STDIN = """
+from nnunet_lite.utilities.parallel import Task, collect, run_tasks
+print(sum(collect(run_tasks([Task("a", max, (1, 2)), Task("b", max, (3, 4))], 2, show_progress=False)).values()))
+"""
+
+
+def test_a_program_that_comes_through_stdin() -> None:
+    """Its main module is no file that the workers could import."""
+    result = subprocess.run([sys.executable, "-"], input=_STDIN, capture_output=True, text=True, timeout=60)
+    assert (result.stdout.strip(), result.stderr) == ("6", "")
+
+
+_GONE = """
+import os
+from nnunet_lite.utilities.parallel import Task, collect, run_tasks
+os.rmdir(os.getcwd())
+print(collect(run_tasks([Task("one", max, (1, 2))], 1, show_progress=False)))
+"""
+
+
+def test_a_current_folder_that_was_deleted_is_said(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = [sys.executable, "-c", _GONE]
+    result = subprocess.run(command, cwd=tmp_path / "gone", capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "{'one': 2}" or "the current folder was deleted, change to" in result.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from nnunet_lite.utilities.distributed import rank
 from nnunet_lite.utilities.durations import duration
-from nnunet_lite.utilities.logging import logger
+from nnunet_lite.utilities.logging import logger, stderr_is_terminal
 
 _RECENT = 10  # epochs the forecast is made from
 _HEARTBEAT = 60.0  # seconds between signs of life where there is no terminal for a progress bar
@@ -21,7 +20,7 @@ _HEARTBEAT = 60.0  # seconds between signs of life where there is no terminal fo
 
 def steps_of_epoch(first: int, number: int, what: str) -> Iterator[int]:
     """Count the steps `first` to `number` - 1 of an epoch: a bar on a terminal, else a line a minute."""
-    if sys.stderr.isatty() and rank() == 0:
+    if stderr_is_terminal() and rank() == 0:
         yield from tqdm(range(first, number), what, number, leave=False, unit="it", initial=first)
         return
     start = said = time.monotonic()
