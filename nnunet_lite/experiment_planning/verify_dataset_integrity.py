@@ -21,8 +21,8 @@ from nnunet_lite.plans.faults import Fault, abridged, faults_as_error
 from nnunet_lite.plans.raw_dataset import RawDataset
 from nnunet_lite.utilities.files import PathLike
 from nnunet_lite.utilities.logging import logger
-from nnunet_lite.utilities.parallel import Task, describe, run_tasks
-from nnunet_lite.utilities.wording import counted
+from nnunet_lite.utilities.parallel import Task, run_tasks
+from nnunet_lite.utilities.wording import counted, describe
 
 _EXAMPLES = 5  # images that may be tried to choose a reader
 

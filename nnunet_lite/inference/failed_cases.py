@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from nnunet_lite.exceptions import StorageError, WorkerError, nnUNetError
 from nnunet_lite.utilities.device import is_out_of_memory
 from nnunet_lite.utilities.logging import logger
-from nnunet_lite.utilities.parallel import Outcome, describe
+from nnunet_lite.utilities.parallel import Outcome
 from nnunet_lite.utilities.unguarded_main import UnguardedMain
-from nnunet_lite.utilities.wording import counted
+from nnunet_lite.utilities.wording import counted, describe
 
 AGAIN = "--continue_prediction (overwrite=False) predicts only what is missing"
 

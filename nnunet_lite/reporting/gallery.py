@@ -21,7 +21,8 @@ from nnunet_lite.reporting.case_pictures import PictureTask, draw_case
 from nnunet_lite.reporting.case_results import CaseResult, Results, worst_and_median
 from nnunet_lite.reporting.gallery_section import DrawnCase, gallery_section
 from nnunet_lite.reporting.markup import Markup, element, joined
-from nnunet_lite.utilities.parallel import Task, describe, run_tasks
+from nnunet_lite.utilities.parallel import Task, run_tasks
+from nnunet_lite.utilities.wording import describe
 
 WORST, MEDIAN = 10, 3  # cases that are drawn
 _BYTES_PER_VOXEL = 12  # image as float32, labels, what is foreground, what is wrong

@@ -33,8 +33,7 @@ from nnunet_lite.reporting.training_section import training_section
 from nnunet_lite.utilities.files import PathLike, require_writable, write_text
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import format_size
-from nnunet_lite.utilities.parallel import describe
-from nnunet_lite.utilities.wording import counted
+from nnunet_lite.utilities.wording import counted, describe
 from nnunet_lite.version import __version__
 
 _MOST_MODELS = 24

@@ -15,7 +15,7 @@ from nnunet_lite.training.data_augmentation.transforms import Transform
 from nnunet_lite.training.data_loader import RawBatch, nnUNetDataLoader
 from nnunet_lite.training.worker_processes import Processes
 from nnunet_lite.utilities.logging import logger
-from nnunet_lite.utilities.parallel import describe
+from nnunet_lite.utilities.wording import describe
 
 
 class BatchIterator:

@@ -17,7 +17,7 @@ import torch
 from nnunet_lite.exceptions import WorkerError, nnUNetError
 from nnunet_lite.training import activity
 from nnunet_lite.training.data_loader import RawBatch, nnUNetDataLoader
-from nnunet_lite.utilities.parallel import describe
+from nnunet_lite.utilities.wording import describe
 
 PATIENCE = 0.5  # seconds between two looks at whether the user wants to stop
 _END = 10.0  # seconds within which threads have to come to an end

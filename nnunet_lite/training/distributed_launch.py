@@ -33,8 +33,8 @@ from nnunet_lite.training.process_group import (
 )
 from nnunet_lite.utilities.distributed import is_distributed
 from nnunet_lite.utilities.logging import log_to_console, logger
-from nnunet_lite.utilities.parallel import describe
 from nnunet_lite.utilities.processes import describe_exit, end_with_parent, environment, leave_ctrl_c_to_parent
+from nnunet_lite.utilities.wording import describe
 
 P = ParamSpec("P")
 

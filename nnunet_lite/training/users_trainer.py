@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from nnunet_lite.exceptions import ExtensionError, nnUNetError
-from nnunet_lite.utilities.parallel import describe
+from nnunet_lite.utilities.wording import describe
 
 _PACKAGE = __name__.partition(".")[0]
 _STEPS = {  # step: (hook that takes its results, keys which that hook of ours needs)

@@ -22,7 +22,6 @@ from nnunet_lite.training.batch_memory import Packed, Slots
 from nnunet_lite.training.data_augmentation.transforms import SampleShape, Transform
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
-from nnunet_lite.utilities.parallel import describe
 from nnunet_lite.utilities.processes import (
     describe_exit,
     describe_state,
@@ -30,6 +29,7 @@ from nnunet_lite.utilities.processes import (
     environment,
     leave_ctrl_c_to_parent,
 )
+from nnunet_lite.utilities.wording import describe
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS"), "1")
 _END = 5.0  # seconds; a killed process that is still there hangs in the system, on a dead file server for example

@@ -11,13 +11,11 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 from nnunet_lite.configuration import cpu_count
@@ -26,13 +24,8 @@ from nnunet_lite.utilities.courier import Courier
 from nnunet_lite.utilities.logging import logger, stderr_is_terminal
 from nnunet_lite.utilities.memory import available_memory, format_size, rss
 from nnunet_lite.utilities.memory_budget import MemoryBudget
-from nnunet_lite.utilities.processes import (
-    as_worker,
-    be_killed_first,
-    describe_exit,
-    environment,
-    processes_allowed,
-)
+from nnunet_lite.utilities.pool_worker import work
+from nnunet_lite.utilities.processes import describe_exit, environment, processes_allowed
 from nnunet_lite.utilities.stopped_processes import StoppedProcesses
 from nnunet_lite.utilities.unguarded_main import (
     EXIT_CODE,
@@ -42,6 +35,7 @@ from nnunet_lite.utilities.unguarded_main import (
     without_missing_main,
 )
 from nnunet_lite.utilities.waiting import as_they_end, error_of
+from nnunet_lite.utilities.wording import describe
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _POLL = 0.2  # seconds between two looks at the workers' memory
@@ -147,12 +141,6 @@ def summary_of(failures: list[Outcome], total: int) -> Exception:
     return kind("\n".join([f"{len(failures)} of {total} cases failed:", *lines]))
 
 
-def describe(error: BaseException | None) -> str:
-    """An error in one line; our own messages stand for themselves, others get their type."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, nnUNetError) else f"{type(error).__name__}: {text}"
-
-
 class _RemoteTraceback(Exception):
     """Cause of an error that happened in a worker; prints the worker's traceback."""
 
@@ -180,7 +168,7 @@ class _Worker:
     def __init__(self, threads: int, notify: Callable[[], None]) -> None:
         context = multiprocessing.get_context("spawn")
         connection, remote = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_work, args=(remote, threads), name=WORKER_NAME, daemon=True)
+        self.process: BaseProcess = context.Process(target=work, args=(remote, threads), name=WORKER_NAME, daemon=True)
         self.courier = Courier(connection, notify)
         try:
             with without_missing_main(), environment(dict.fromkeys(_THREAD_VARIABLES, str(threads))):
@@ -422,36 +410,3 @@ def _run_inline(job: _Job) -> None:
         job.future.set_result(job.task.function(*job.task.args))
     except Exception as error:
         job.future.set_exception(error)
-
-
-@as_worker()
-def _work(connection: Connection, threads: int) -> None:
-    """Main function of a worker: take tasks from the pipe until the other end goes away."""
-    be_killed_first()
-    while True:
-        try:
-            answer = _answer(connection.recv_bytes())
-        except (EOFError, OSError):  # of the pipe
-            return
-        try:
-            connection.send(answer)
-        except (BrokenPipeError, ConnectionError):
-            return
-        except Exception as error:  # a value or an exception that cannot be pickled
-            connection.send((False, WorkerError(f"its result cannot be sent back: {describe(error)}"), ""))
-
-
-def _answer(question: bytes) -> tuple[bool, Any, str]:
-    try:
-        function, args = ForkingPickler.loads(question)
-        del question  # it may be large
-    except Exception as error:  # what it takes cannot be imported here
-        text = f"what its process was given cannot be read there: {describe(error)}"
-        return False, WorkerError(text), traceback.format_exc()
-    try:
-        return True, function(*args), ""
-    except Exception as error:
-        trace = traceback.format_exc()
-        error.__traceback__ = None
-        error.__cause__ = error.__context__ = None
-        return False, error, trace

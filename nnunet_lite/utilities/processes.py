@@ -103,7 +103,7 @@ def _leave_at_once(number: int, frame: object) -> NoReturn:
 
 
 def be_killed_first() -> None:
-    """Called by a worker: where memory ends the kernel kills it, whose case is tried again, before the whole command."""
+    """Called by a worker: where memory ends it is killed, and its case tried again, before the whole command."""
     with contextlib.suppress(OSError, ValueError):
         file = Path("/proc/self/oom_score_adj")
         file.write_text(str(max(_BADNESS, int(file.read_text()))))

@@ -36,7 +36,7 @@ from nnunet_lite.training.prompt_batches import PromptBatchIterator
 from nnunet_lite.training.trainer_state import stream_seed
 from nnunet_lite.utilities.distributed import all_gather_objects, world_size
 from nnunet_lite.utilities.logging import logger
-from nnunet_lite.utilities.parallel import describe
+from nnunet_lite.utilities.wording import describe
 
 
 class TrainingData:
