@@ -248,7 +248,7 @@ def spoiled_image(scene: Scene) -> None:
     """An image is truncated, not one, empty, or has a wrong bit."""
     case = scene.draw.choice(CASES)
     file = scene.place / "images" / f"{case}_0000.nii.gz"
-    how = _spoil(file, scene.draw)
+    how = _spoil(file, scene.draw) if file.exists() else "missing already"
     scene.told.append(f"image {case} {how}")
 
 
