@@ -16,9 +16,7 @@ from typing import NoReturn
 
 from nnunet_lite.utilities.termination import stops_are_kept
 
-_BADNESS = (
-    500  # of 1000; as if a worker held half of the memory more, so a process that took most of it still goes first
-)
+_BADNESS = 500  # of 1000: as if a worker held half of all memory more; who really holds most of it still goes first
 _SIGNALLED = 128  # exit codes of processes that end because of a signal, plus its number
 _environment_lock = threading.Lock()
 _OF_THE_GROUP = {  # signals that terminals and schedulers send to all processes at once

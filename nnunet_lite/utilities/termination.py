@@ -42,13 +42,15 @@ def stops_are_kept() -> Iterator[None]:
     if not hasattr(signal, "setitimer"):  # Windows
         yield
         return
-    hook, handler = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+    hook, handler, armed = sys.unraisablehook, signal.getsignal(signal.SIGALRM), False
 
     def look(lost: Any) -> None:
+        nonlocal armed
         stop, here = lost.exc_value, threading.current_thread() is threading.main_thread()
         if not here or not isinstance(stop, (SystemExit, KeyboardInterrupt)):
             hook(lost)
             return
+        armed = True
         signal.signal(signal.SIGALRM, lambda number, frame: _raise(type(stop)(*stop.args)))
         signal.setitimer(signal.ITIMER_REAL, _SOON)
 
@@ -56,8 +58,9 @@ def stops_are_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
+        if armed:  # else the alarm is the caller's own
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
         sys.unraisablehook = hook
 
 
