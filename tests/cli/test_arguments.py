@@ -66,7 +66,7 @@ def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
     def entry(argv: Sequence[str] | None) -> int:
         raise KeyboardInterrupt
 
-    assert entry() == 130
+    assert entry([]) == 130
 
 
 def test_missing_positional_arguments_are_shown_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
