@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+# Shells let background jobs ignore Ctrl-C, and their children with them: `pytest &` must test the same as `pytest`
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Folders(NamedTuple):
