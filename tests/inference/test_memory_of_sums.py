@@ -63,10 +63,10 @@ def most(chosen: PredictionSettings, shape: tuple[int, ...], members: int, *, li
     return allocated.most
 
 
-@pytest.mark.parametrize("members", [1, 2, 4])
+@pytest.mark.parametrize("members", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize(
-    ("patch", "shape"), [((8, 8, 8), (40, 30, 30)), ((8, 8), (3, 120, 100)), ((8, 8), (1, 3, 9999))]
+    ("patch", "shape"), [((8, 8, 8), (40, 30, 30)), ((16, 16), (3, 120, 100)), ((16, 16), (1, 3, 5000))]
 )
 def test_sums_of_the_whole_image(patch, shape, dtype, members):
     heads = 6
