@@ -66,11 +66,13 @@ class Side(NamedTuple):
         program = self.python if command[0] == "python" else self.python.parent / str(command[0])
         return measure([str(program), *map(str, command[1:])], {**self.environment, **variables}, limits)
 
-    def predict(self, images: Path, model: Path, output: Path, workers: int, *flags: str) -> Measurement:
-        """Predict a folder on the CPU with fold 0 of a model; the output folder is made anew."""
+    def predict(
+        self, images: Path, model: Path, output: Path, workers: int, *flags: str, device: str = "cpu"
+    ) -> Measurement:
+        """Predict a folder with fold 0 of a model; the output folder is made anew."""
         remove(output)
         folders = ("-i", images, "-o", output, "-m", model)
-        settings = ("-f", "0", "-device", "cpu", "-npp", str(workers), "-nps", str(workers))
+        settings = ("-f", "0", "-device", device, "-npp", str(workers), "-nps", str(workers))
         return self.run("nnUNetv2_predict_from_modelfolder", *folders, *settings, *flags)
 
 
