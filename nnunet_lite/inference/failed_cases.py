@@ -9,7 +9,7 @@ from nnunet_lite.exceptions import StorageError, WorkerError, nnUNetError
 from nnunet_lite.utilities.device import is_out_of_memory
 from nnunet_lite.utilities.logging import logger
 from nnunet_lite.utilities.parallel import Outcome
-from nnunet_lite.utilities.unguarded_main import UnguardedMain
+from nnunet_lite.utilities.unguarded_main import concerning_all
 from nnunet_lite.utilities.wording import counted, describe
 
 AGAIN = "--continue_prediction (overwrite=False) predicts only what is missing"
@@ -59,8 +59,10 @@ def failure_of(failures: Sequence[Outcome], total: int, to_files: bool) -> nnUNe
         total: cases there were.
         to_files: results are files, so that those of the others need not be made again.
     """
-    first = next((each.error for each in failures if isinstance(each.error, UnguardedMain)), failures[0].error)
-    if isinstance(first, UnguardedMain) or (total == 1 and isinstance(first, nnUNetError)):
+    common, first = concerning_all(each.error for each in failures), failures[0].error
+    if common is not None:
+        return common
+    if total == 1 and isinstance(first, nnUNetError):
         return first
     kind = type(first) if isinstance(first, nnUNetError) else WorkerError
     texts = [describe(failure.error).removeprefix(f"{failure.name}: ") for failure in failures]

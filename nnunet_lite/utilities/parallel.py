@@ -31,6 +31,7 @@ from nnunet_lite.utilities.unguarded_main import (
     EXIT_CODE,
     WORKER_NAME,
     UnguardedMain,
+    concerning_all,
     refuse_in_import_of_main,
     without_missing_main,
 )
@@ -131,8 +132,10 @@ def collect(outcomes: Iterable[Outcome]) -> dict[str, Any]:
 
 def summary_of(failures: list[Outcome], total: int) -> Exception:
     """One error for all failed tasks: the only one itself, or a list with a line each."""
-    first = next((each.error for each in failures if isinstance(each.error, UnguardedMain)), failures[0].error)
-    if isinstance(first, UnguardedMain) or len(failures) == 1 and isinstance(first, nnUNetError):
+    common, first = concerning_all(each.error for each in failures), failures[0].error
+    if common is not None:
+        return common
+    if len(failures) == 1 and isinstance(first, nnUNetError):
         return first
     kind = type(first) if isinstance(first, nnUNetError) else WorkerError
     failures = sorted(failures, key=lambda failure: failure.name)

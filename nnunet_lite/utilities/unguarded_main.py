@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from nnunet_lite.exceptions import WorkerError
@@ -26,6 +26,11 @@ class UnguardedMain(WorkerError):
 
     def __init__(self, message: str = HINT) -> None:
         super().__init__(message)
+
+
+def concerning_all(errors: Iterable[BaseException | None]) -> UnguardedMain | None:
+    """The error among those of several cases that is said once instead of them; None if each stands for itself."""
+    return next((error for error in errors if isinstance(error, UnguardedMain)), None)
 
 
 _lock = threading.Lock()

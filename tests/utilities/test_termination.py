@@ -56,6 +56,12 @@ def test_at_the_end_of_the_process_there_is_no_traceback(number: int) -> None:
     assert (process.returncode, process.stderr) == (-number, "")
 
 
+def end_of(code: str) -> tuple[int, str, str]:
+    """Exit code and what a program says on stdout and stderr."""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    return process.returncode, process.stdout, process.stderr
+
+
 @posix
 @pytest.mark.parametrize("block", ["termination.orderly_sigterm", "processes.as_worker"])
 def test_a_stop_within_del_is_not_lost(block: str) -> None:
@@ -74,8 +80,7 @@ def test_a_stop_within_del_is_not_lost(block: str) -> None:
         "    finally:\n"
         "        print('tidied')"
     )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    assert (process.returncode, process.stdout, process.stderr) == (143, "tidied\n", "")
+    assert end_of(code) == (143, "tidied\n", "")
 
 
 @posix
@@ -97,8 +102,7 @@ def test_ctrl_c_within_a_callback_is_not_lost() -> None:
         "except KeyboardInterrupt:\n"
         "    print('heard', signal.getitimer(signal.ITIMER_REAL))"
     )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    assert (process.returncode, process.stdout, process.stderr) == (0, "heard (0.0, 0.0)\n", "")
+    assert end_of(code) == (0, "heard (0.0, 0.0)\n", "")
 
 
 @posix
